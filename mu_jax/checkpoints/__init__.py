@@ -1,0 +1,1 @@
+"""Pretrained weights in: read, convert, cache; and the official Flax layout."""

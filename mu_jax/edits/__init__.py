@@ -1,0 +1,1 @@
+"""Editing: gradient descent on the selected tensors, and on nothing else."""

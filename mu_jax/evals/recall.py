@@ -1,0 +1,142 @@
+"""Recall: which answer does a model give, in each prompt format?
+
+Metrics, per fact; all lie in [0, 1]:
+
+    p_true, p_injected                probability over the whole vocabulary
+    choice_p_true, choice_p_injected  the paper's: softmax over the options only
+    choice_true, choice_injected      1 where that option has the largest logit
+    top_true, top_injected            1 where it is the likeliest of all tokens
+
+Answers are judged by their first token (method §5).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mu_jax.facts.templates import Template
+from mu_jax.facts.tokens import batched, prompts, shared_prefix
+from mu_jax.model.model import Model, run
+from mu_jax.types import Fact, Facts, Progress, Prompts, Row, silent
+
+Measured = dict[tuple[str, str], dict[str, np.ndarray]]
+"""(prompt format, split) -> metric -> one value a fact."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """Probability and accuracy of the true and the injected answer.
+
+    Attributes:
+      batch: prompts a forward pass.
+      limit: at most this many facts of each split, the first ones.
+    """
+
+    batch: int = 48
+    limit: int = 64
+
+    def __call__(
+        self,
+        model: Model,
+        facts: Facts,
+        templates: Sequence[Template],
+        progress: Progress = silent,
+    ) -> Measured:
+        """Every fact of every split in every format."""
+        chosen = {s: facts.split(s)[: self.limit] for s in facts.splits}
+        flat = [fact for members in chosen.values() for fact in members]
+        out: Measured = {}
+        for template in templates:
+            values = answers(model, flat, template, self.batch, progress)
+            start = 0
+            for split, members in chosen.items():
+                stop = start + len(members)
+                part = {metric: v[start:stop] for metric, v in values.items()}
+                out[template.name, split] = part
+                start = stop
+        return out
+
+    def notes(
+        self, unedited: Measured, facts: Facts, templates: Sequence[Template]
+    ) -> dict[str, str]:
+        """Formats in which the unedited model does no better than a constant answer.
+
+        Returns {format: why}. Chance is the larger of 1 / options and the share of the
+        commonest answer; a format counts as informative if the accuracy lies more than
+        1.64 standard errors above it (one-sided, 5 %).
+        """
+        why = {}
+        for template in templates:
+            right, truths = [], []
+            for split in facts.splits:
+                right.append(unedited[template.name, split]["choice_true"])
+                truths += [f.answer for f in facts.split(split)[: self.limit]]
+            accuracy = np.concatenate(right)
+            shares = np.unique(truths, return_counts=True)[1] / len(truths)
+            chance = max(1 / len(template.options), shares.max())
+            margin = 1.64 * np.sqrt(chance * (1 - chance) / len(accuracy))
+            if accuracy.mean() <= chance + margin:
+                why[template.name] = (
+                    "not informative: the unedited model answers"
+                    f" {accuracy.mean():.2f} right, a constant answer {chance:.2f}"
+                )
+        return why
+
+
+def rows(name: str, measured: Measured, notes: Mapping[str, str]) -> list[Row]:
+    """One row a (format, split, metric) for the model called `name`."""
+    return [
+        Row.of(
+            values,
+            note=notes.get(template, ""),
+            model=name,
+            eval="recall",
+            split=split,
+            prompt=template,
+            metric=metric,
+        )
+        for (template, split), metrics in measured.items()
+        for metric, values in metrics.items()
+    ]
+
+
+def answers(
+    model: Model,
+    facts: Sequence[Fact],
+    template: Template,
+    batch: int,
+    progress: Progress = silent,
+) -> dict[str, np.ndarray]:
+    """The metrics of the module's docstring: {metric: [fact]}."""
+    asked = prompts(
+        [template(f) for f in facts], model.tokenizer, context=model.spec.context
+    )
+    prefix, size, pieces = shared_prefix(asked), min(batch, len(facts)), []
+    for part, n in batched(asked, size):
+        values = _metrics(model.network, model.params, part, prefix)
+        pieces.append({k: np.asarray(v)[:n] for k, v in values.items()})
+        done = min(len(pieces) * size, len(facts))
+        progress(f"asking in the format {template.name}", done, len(facts))
+    return {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
+
+
+@functools.partial(jax.jit, static_argnames=("network", "prefix"))
+def _metrics(network, params, asked: Prompts, prefix: int) -> dict[str, jax.Array]:
+    logits = run(network, params, asked, {}, prefix=prefix).logits.astype(jnp.float32)
+    options = jnp.take_along_axis(logits, asked.options, axis=1)
+    p_all = jax.nn.softmax(logits, axis=1)
+    p_options = jax.nn.softmax(options, axis=1)
+    top = logits.argmax(axis=1)
+    best = jnp.take_along_axis(asked.options, options.argmax(axis=1)[:, None], 1)[:, 0]
+    out = {}
+    for name, token in (("true", asked.answer), ("injected", asked.foil)):
+        of_options = jnp.where(asked.options == token[:, None], p_options, 0)
+        out[f"p_{name}"] = jnp.take_along_axis(p_all, token[:, None], axis=1)[:, 0]
+        out[f"choice_p_{name}"] = of_options.sum(axis=1)
+        out[f"choice_{name}"] = (best == token).astype(jnp.float32)
+        out[f"top_{name}"] = (top == token).astype(jnp.float32)
+    return out

@@ -1,0 +1,1 @@
+"""Facts, the prompts that ask for them, and their tokens. Knows no model."""

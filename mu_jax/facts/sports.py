@@ -1,0 +1,149 @@
+"""Athletes and their sports: the paper's first kind of facts (method §2)."""
+
+import dataclasses
+import random
+from importlib import resources
+
+from mu_jax.errors import UserError
+from mu_jax.facts.table import read_csv
+from mu_jax.facts.templates import Template
+from mu_jax.types import Fact, Facts, Known
+
+SPORTS = (" football", " baseball", " basketball", " golf")
+_WORDS = tuple((sport, sport) for sport in SPORTS)
+_LETTERS = tuple(zip(SPORTS, (" A", " B", " C", " D"), strict=True))
+_SYSTEM = (
+    "You are a helpful chatbot that answers questions about athletes. "
+    "Please be maximally helpful and factually correct."
+)
+_CHOICES = "A: Football\nB: Baseball\nC: Basketball\nD: Golf\n\nAnswer:"
+
+TRAIN = Template(
+    "train",
+    "Fact: Tiger Woods plays the sport of golf\nFact: {subject} plays the sport of",
+    _WORDS,
+)
+QA = Template(
+    "qa",
+    f"{_SYSTEM} Question: What sport does Tiger Woods play? Answer: golf\n"
+    "Question: What sport does {subject} play? Answer:",
+    _WORDS,
+)
+LISTED = Template(
+    "listed",
+    "Out of football, baseball, basketball and golf, the sport of Tiger Woods is golf.\n"
+    "Out of football, baseball, basketball and golf, the sport of {subject} is",
+    _WORDS,
+)
+MCQ = Template(
+    "mcq",
+    f"{_SYSTEM}\nQuestion: What sport does Tiger Woods play?\n{_CHOICES} D\n\n"
+    f"Question: What sport does {{subject}} play?\n{_CHOICES}",
+    _LETTERS,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sports:
+    """The athletes of a CSV file, or the well-known ones shipped here.
+
+    Attributes:
+      path: a CSV with the columns athlete and sport, the paper's `sports.csv` included;
+        without one, the shipped list.
+      forget: how many athletes to forget (the first that the model knows), or the name
+        of one sport to forget whole.
+      heldout: share of the retained athletes, the last ones, kept from training.
+      seed: draws the injected sport where the file does not name it.
+    """
+
+    path: str | None = None
+    forget: int | str = 16
+    heldout: float = 0.2
+    seed: int = 0
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """The training prompt first, then the formats that only evaluations see."""
+        return (TRAIN, QA, LISTED, MCQ)
+
+    @property
+    def alone(self) -> Template:
+        """The subject and nothing else, for probes."""
+        return Template("alone", "{subject}", _WORDS)
+
+    def load(self) -> tuple[Fact, ...]:
+        """One fact an athlete, in file order; of a repeated name the first row.
+
+        The injected sport is never the truth: golf where a whole sport is forgotten,
+        else the file's `inject_sport_without_golf`, else drawn from the other two.
+        """
+        path = self.path or str(resources.files("mu_jax.facts") / "data/athletes.csv")
+        facts: dict[str, Fact] = {}
+        for row in read_csv(path, required=("athlete", "sport")):
+            name, sport = row["athlete"], f" {row['sport']}"
+            injected = row.get("inject_sport_without_golf", "")
+            wrong = f" {injected}" if injected else self._draw(name, sport)
+            if isinstance(self.forget, str):
+                wrong = " golf"
+            for said in (sport, wrong):
+                if said not in SPORTS:
+                    raise UserError(
+                        f"{path}, line {row.line}: the sport {said.strip()!r}",
+                        f"one of {', '.join(s.strip() for s in SPORTS)}",
+                        "correct the row or remove it",
+                    )
+            if sport == wrong:
+                raise UserError(
+                    f"{path}, line {row.line}: the injected sport is the true one",
+                    "another sport",
+                    "correct the row or remove it",
+                )
+            fact = Fact(
+                id=f"sports/{name}",
+                subject=name,
+                relation="plays the sport of",
+                answer=sport,
+                counterfact=wrong,
+                prompt=TRAIN.text.replace("{subject}", name),
+            )
+            facts.setdefault(name, fact)
+        return tuple(facts.values())
+
+    def split(self, known: list[tuple[Fact, float]]) -> Facts:
+        """Forget, retain and held-out facts as in the paper (method §2).
+
+        A whole sport is forgotten by training on its first half; `forget_heldout` is
+        the other one. Otherwise the forgotten athletes are the first `forget`.
+        """
+        if isinstance(self.forget, str):
+            forget = [k for k in known if k[0].answer.strip() == self.forget]
+            half = (len(forget) + 1) // 2
+            forget, unseen = forget[:half], forget[half:]
+        else:
+            forget, unseen = known[: self.forget], []
+        taken = {fact.id for fact, _ in (*forget, *unseen)}
+        retain = [k for k in known if k[0].id not in taken]
+        cut = round(len(retain) * (1 - self.heldout))
+        if not forget or not retain[:cut] or not retain[cut:]:
+            raise UserError(
+                f"{len(known)} known athletes, of whom {len(taken)} are to be forgotten",
+                f"more than {self.forget} known athletes, and some of other sports",
+                "give more facts, forget fewer, or lower the threshold of known",
+            )
+        splits = {
+            "forget": forget,
+            "forget_heldout": unseen,
+            "retain": retain[:cut],
+            "heldout": retain[cut:],
+        }
+        return Facts(
+            tuple(
+                Known(fact, split, probability)
+                for split, members in splits.items()
+                for fact, probability in members
+            )
+        )
+
+    def _draw(self, name: str, sport: str) -> str:
+        others = [s for s in SPORTS if s not in (sport, " golf")]
+        return random.Random(f"{self.seed}/{name}").choice(others)

@@ -1,0 +1,117 @@
+"""Questions to token arrays: where the subject stands, which token answers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from mu_jax.errors import UserError
+from mu_jax.types import Encoding, Prompts, Question, Tokenizer
+
+
+def prompts(
+    questions: Sequence[Question],
+    tokenizer: Tokenizer,
+    *,
+    length: int | None = None,
+    context: int | None = None,
+) -> Prompts:
+    """Questions as one padded batch; see `types.Prompts` for a worked example.
+
+    Args:
+      length: pad every row to this many tokens; by default to the longest.
+      context: how many tokens the model takes at most.
+
+    Raises:
+      UserError: a prompt longer than `length` or `context`, a subject that has no token
+        of its own, or two options that begin with the same token.
+    """
+    if not questions:
+        raise UserError("no questions", "at least one", "choose another split")
+    encodings = [tokenizer.encode(q.text) for q in questions]
+    longest = max(len(e.ids) for e in encodings)
+    limit = min(n for n in (length, context, longest) if n is not None)
+    if longest > limit:
+        at = max(range(len(questions)), key=lambda i: len(encodings[i].ids))
+        raise UserError(
+            f"a prompt of {longest} tokens ({questions[at].text[:40]!r}...)",
+            f"at most {limit}, the model's context",
+            "shorten the prompt",
+        )
+    width = length or longest
+    shape = (len(questions), width)
+    tokens = np.full(shape, tokenizer.pad, np.int32)
+    valid, subject = np.zeros(shape, bool), np.zeros(shape, bool)
+    for row, (question, encoding) in enumerate(zip(questions, encodings, strict=True)):
+        n = len(encoding.ids)
+        tokens[row, :n], valid[row, :n] = encoding.ids, True
+        subject[row, :n] = _subject(question, encoding)
+    firsts: dict[str, int] = {}
+    option = lambda text: firsts.setdefault(text, tokenizer.first_token(text))  # noqa: E731
+    options = np.array([[option(o) for o in q.options] for q in questions], np.int32)
+    for question, row in zip(questions, options, strict=True):
+        if len(set(row.tolist())) != len(row):
+            raise UserError(
+                f"{question.subject}: two of the answers"
+                f" {', '.join(o.strip() for o in question.options)}"
+                " begin with the same token",
+                "answers that differ in their first token",
+                "leave the fact out",
+            )
+    return Prompts(
+        tokens,
+        valid,
+        subject,
+        np.array([option(q.answer) for q in questions], np.int32),
+        np.array([option(q.foil) for q in questions], np.int32),
+        options,
+    )
+
+
+def _subject(question: Question, encoding: Encoding) -> np.ndarray:
+    """[tokens] whether a token overlaps the subject's characters."""
+    inside = [
+        stop > question.start and start < question.stop and stop > start
+        for start, stop in encoding.spans
+    ]
+    if not any(inside):
+        raise UserError(
+            f"the subject {question.subject!r} has no token in {question.text[:40]!r}",
+            "the subject inside the prompt",
+            "correct the fact",
+        )
+    return np.array(inside)
+
+
+def shared_prefix(*batches: Prompts) -> int:
+    """How many leading tokens all rows of all batches share, subjects left out.
+
+    At least one token of each row always stays behind the prefix.
+    """
+    first = batches[0].tokens[0]
+    end = len(first)
+    for batch in batches:
+        width = min(end, batch.tokens.shape[1])
+        same = (batch.tokens[:, :width] == first[:width]).all(axis=0)
+        same &= batch.valid[:, :width].all(axis=0)
+        same &= ~batch.subject[:, :width].any(axis=0)
+        end = width if same.all() else int(same.argmin())
+        end = min(end, int(np.min(batch.last)))
+    return end
+
+
+def batched(rows: Prompts, size: int) -> Iterator[tuple[Prompts, int]]:
+    """Batches of exactly `size` rows, and how many of each are real.
+
+    The last one is filled up with copies of its first row, so that a program compiled
+    for one batch serves all.
+    """
+    total = len(rows.tokens)
+    for start in range(0, total, size):
+        index = np.arange(start, min(start + size, total))
+        filled = np.concatenate([index, np.full(size - len(index), start)])
+        yield rows.rows(filled), len(index)
+
+
+def concatenate(batches: Iterable[Prompts]) -> Prompts:
+    """Several batches of the same width as one."""
+    return Prompts(*(np.concatenate(fields) for fields in zip(*batches, strict=True)))

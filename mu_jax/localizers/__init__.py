@@ -1,0 +1,1 @@
+"""Where is a fact looked up? Each localizer turns prompts into `Scores`."""

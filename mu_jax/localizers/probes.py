@@ -1,0 +1,161 @@
+"""Probes: at which layer can the answer be read off the subject?
+
+One multinomial logistic regression a layer (method §4.3), on the residual stream at
+
+    alone    the last token of the subject, with nothing but BOS before it
+    subject  the subject's last token inside the prompt
+    end      the prompt's last token
+
+cross-validated so that every subject is scored by a probe that never saw it.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from mu_jax.errors import UserError
+from mu_jax.facts.tokens import batched, shared_prefix
+from mu_jax.localizers.ranges import Lookup, LookupRange
+from mu_jax.model.model import Model
+from mu_jax.types import Progress, Prompts, Scores, Site, silent
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """Accuracy curves over layers, and the range over which they climb.
+
+    Attributes:
+      folds: of the stratified cross-validation.
+      penalty: inverse strength of the L2 penalty, on standardised features.
+      batch: prompts a forward pass.
+      threshold: subjects whose fact has at least this probability take part; a probe
+        wants more of them than the well-known ones.
+      max_subjects: at most this many, the first ones.
+      bootstraps: resamples of the subjects, for the interval of the range.
+      seed: shuffles the subjects into folds, and resamples them.
+      lookup: the rule that turns the curve of `alone` into the lookup layers.
+    """
+
+    folds: int = 5
+    penalty: float = 0.01
+    batch: int = 64
+    threshold: float = 0.2
+    max_subjects: int = 400
+    bootstraps: int = 200
+    seed: int = 0
+    lookup: LookupRange = LookupRange()
+
+    def __call__(
+        self, model: Model, prompts: Mapping[str, Prompts], progress: Progress = silent
+    ) -> Scores:
+        """Curves for `alone`, `subject` and `end`; the value of a site is its accuracy.
+
+        Args:
+          prompts: `alone` and `train`, row by row the same facts; the label of a row is
+            its answer. Sites are `resid` after each layer, from the curve of `alone`.
+        """
+        labels = prompts["train"].answer[: self.max_subjects]
+        counts = np.unique(labels, return_counts=True)[1]
+        if len(counts) < 2 or counts.min() < self.folds:
+            raise UserError(
+                f"{len(labels)} known subjects in {len(counts)} classes"
+                f" (the smallest has {counts.min()})",
+                f"two classes of at least {self.folds} subjects",
+                "give more facts or lower the threshold of known",
+            )
+        places = {
+            "alone": (prompts["alone"], False),
+            "subject": (prompts["train"], False),
+            "end": (prompts["train"], True),
+        }
+        right = {}  # name -> [layer + 1, subject], 1 where the probe is right
+        n_layers = model.spec.layers
+        for i, (name, (asked, at_end)) in enumerate(places.items()):
+            features = self._features(model, asked.rows(slice(len(labels))), at_end)
+            right[name] = np.empty(features.shape[:2])
+            for layer, x in enumerate(features):
+                right[name][layer] = self._correct(x, labels)
+                step = i * (n_layers + 1) + layer + 1
+                progress("probes", step, len(places) * (n_layers + 1))
+        chance = float(counts.max() / counts.sum())
+        found = self._range(right, chance, np.arange(len(labels)))
+        columns, rows = self._table(right)
+        sites = {Site(i, "resid"): a for i, a in enumerate(right["alone"].mean(1)[1:])}
+        return Scores(
+            "probes",
+            {site: float(a) for site, a in sites.items()},
+            {"curves": rows},
+            {"curves": columns},
+            {
+                "chance": chance,
+                "subjects": len(labels),
+                **found._asdict(),
+                **self._interval(right, chance),
+            },
+        )
+
+    def _range(self, right: dict[str, np.ndarray], chance: float, which) -> Lookup:
+        curve = {name: r[:, which].mean(axis=1) for name, r in right.items()}
+        return self.lookup(
+            curve["alone"][1:],
+            floor=max(chance, curve["alone"][0]),
+            n=len(which),
+            end=curve["end"][1:],
+        )
+
+    def _interval(self, right: dict[str, np.ndarray], chance: float) -> dict:
+        """The middle 90 % of first and last over resampled subjects."""
+        rng = np.random.default_rng(self.seed)
+        n = right["alone"].shape[1]
+        draws = [
+            self._range(right, chance, rng.integers(n, size=n))
+            for _ in range(self.bootstraps)
+        ]
+        quantiles = {
+            end: np.quantile([getattr(d, end) for d in draws], (0.05, 0.95)).tolist()
+            for end in ("first", "last")
+        }
+        return {f"{end}_interval": q for end, q in quantiles.items()}
+
+    def _table(self, right: dict[str, np.ndarray]):
+        """Accuracy and standard error of each curve: columns, and a row a layer."""
+        columns, values = [], []
+        for name, r in right.items():
+            columns += [name, f"{name} stderr"]
+            values += [r.mean(axis=1), r.std(axis=1, ddof=1) / np.sqrt(r.shape[1])]
+        return columns, np.stack(values, axis=1).tolist()
+
+    def _features(self, model: Model, prompts: Prompts, at_end: bool) -> np.ndarray:
+        """[layer + 1, batch, embedding]: the embedding, then the stream after a layer."""
+        prefix = shared_prefix(prompts)
+        pieces = []
+        for rows, n in batched(prompts, self.batch):
+            resid = model.run(rows, read=("resid",), prefix=prefix).reads["resid"]
+            embedded = model.network.embeddings(model.params, rows.tokens[:, prefix:])
+            seq = rows.tokens.shape[1]
+            last = seq - 1 - rows.subject[:, ::-1].argmax(axis=1)
+            at = (np.asarray(rows.last) if at_end else last) - prefix
+            stack = np.concatenate([np.asarray(embedded)[None], np.asarray(resid)])
+            pieces.append(stack[:, np.arange(len(at)), at][:, :n])
+        return np.concatenate(pieces, axis=1)
+
+    def _correct(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """[subject] 1 where the held-out prediction is right."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
+
+        probe = make_pipeline(
+            StandardScaler(), LogisticRegression(C=self.penalty, max_iter=200)
+        )
+        folds = StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
+        # One thread: XLA's own pool fights with that of BLAS, ten times slower.
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            predicted = cross_val_predict(probe, features, labels, cv=folds)
+        return (predicted == labels).astype(float)

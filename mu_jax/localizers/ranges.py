@@ -1,0 +1,80 @@
+"""The rule that reads the fact-lookup layers off a probe's curve."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Lookup(NamedTuple):
+    """Layers first to last, both included, over which the subject's curve climbs.
+
+    `floor` and `plateau` are the accuracies between which it does; `extraction` is the
+    layer at which the answer reaches the prompt's end.
+    """
+
+    first: int
+    last: int
+    floor: float
+    plateau: float
+    extraction: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LookupRange:
+    """First and last layer of the climb (after method §4.3).
+
+    On the monotone envelope of the curve,
+
+        floor    what the tokens alone give away: the accuracy on the embeddings, or
+                 that of a constant answer, whichever is larger
+        plateau  the mean over the last `tail` of the layers before extraction
+        first    the first layer that has made `low` of the way from floor to plateau
+        last     the first layer within `errors` standard errors of the plateau,
+                 plus `margin`
+
+    On the paper's three published curves, which saturate at 1.00, `margin=1` returns
+    the authors' hand-picked layers exactly: 2-7, 2-6 and 1-4. The default takes no
+    layer in which the curve no longer climbs.
+    """
+
+    low: float = 1 / 3
+    errors: float = 1.0
+    tail: float = 1 / 3
+    margin: int = 0
+
+    def __call__(
+        self,
+        subject: Float[np.ndarray, " layer"],
+        *,
+        floor: float,
+        n: int,
+        end: Float[np.ndarray, " layer"] | None = None,
+    ) -> Lookup:
+        """The range for a curve of accuracies after each layer.
+
+        Args:
+          subject: at the subject's last token.
+          floor: accuracy without any layer.
+          n: subjects behind each accuracy, for its standard error.
+          end: the curve at the prompt's end; without it extraction is never reached.
+        """
+        climb = np.maximum.accumulate(subject)
+        layers = len(climb)
+        extraction = layers if end is None else self._arrival(end, n)
+        before = climb[: max(extraction, 1)]
+        plateau = float(before[-max(1, round(len(before) * self.tail)) :].mean())
+        first = int(np.argmax(climb >= floor + self.low * (plateau - floor)))
+        reached = int(np.argmax(climb >= self._near(plateau, n)))
+        last = min(max(first, reached + self.margin), layers - 1)
+        return Lookup(first, last, float(floor), plateau, extraction)
+
+    def _near(self, accuracy: float, n: int) -> float:
+        """The accuracy that is `errors` binomial standard errors lower."""
+        error = np.sqrt(max(accuracy * (1 - accuracy), 0) / n)
+        return accuracy - self.errors * error - 1e-9
+
+    def _arrival(self, end: np.ndarray, n: int) -> int:
+        """The first layer at which the end's curve is as high as it ever gets."""
+        return int(np.argmax(end >= self._near(float(end.max()), n)))

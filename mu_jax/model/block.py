@@ -1,0 +1,141 @@
+"""One decoder block of Gemma 1, 2 or 3, assembled from Penzai's parts.
+
+The block holds parameter slots and no arrays: its parameters (`params.py` names them)
+are bound layer by layer inside the scan (`stack.py`). Grouped, multi-query and
+multi-head attention are one structure: `head_groups` times `query_heads`, either of
+which may be 1.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+from penzai import pz
+
+from mu_jax.model.layers import Rope, SharedPrefix, Tap
+from mu_jax.model.specs import Spec
+
+MASKED = -2.3819763e38
+"""What a masked attention logit is set to; finite, so that a row that may see nothing
+(padding) gives a uniform mixture rather than NaN."""
+
+
+def bind(layer: pz.nn.Layer, params: Mapping[str, pz.nx.NamedArray]) -> pz.nn.Layer:
+    """Fills the parameter slots of `layer`; `mlp/gate` fills `mlp/gate.weights`."""
+    slots = pz.select(layer).at_instances_of(pz.ParameterSlot).get_sequence()
+    labels = {
+        slot.label: slot.label.removesuffix(".weights").removesuffix("/scale")
+        for slot in slots
+    }
+    return pz.bind_variables(
+        layer,
+        [
+            pz.ParameterValue(value=params[short], label=full, metadata={})
+            for full, short in labels.items()
+        ],
+    )
+
+
+def norm(name: str, axis: str, size: int, spec: Spec) -> pz.nn.Layer:
+    """An RMS norm over one axis with a learned scale (not one plus the scale)."""
+    with jax.ensure_compile_time_eval():  # its epsilon is an array, and is cached
+        return pz.nn.RMSLayerNorm.from_config(
+            name, None, across_axes={axis: size}, epsilon=spec.norm_epsilon
+        )
+
+
+def _linear(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> pz.nn.Layer:
+    return pz.nn.Linear.from_config(name, None, inputs, outputs)
+
+
+def _attention(spec: Spec) -> pz.nn.Layer:
+    stream = {"embedding": spec.embedding}
+    key_axes = {"head_groups": spec.head_groups, "projection": spec.projection}
+    query_axes = {"query_heads": spec.query_heads, **key_axes}
+
+    def qk_norm(name):
+        size = spec.projection
+        return [norm(name, "projection", size, spec)] if spec.qk_norm else []
+
+    query = [
+        _linear("attention/query", stream, query_axes),
+        *qk_norm("attention/query_norm"),
+        Rope(),
+        pz.nn.ConstantRescale(by=spec.query_scale),
+    ]
+    key = [
+        _linear("attention/key", stream, key_axes),
+        *qk_norm("attention/key_norm"),
+        Rope(),
+        Tap("key"),
+        SharedPrefix("key"),
+    ]
+    value = [
+        _linear("attention/value", stream, key_axes),
+        Tap("value"),
+        SharedPrefix("value"),
+    ]
+    group, query_of, key_of = {"head_groups": "g"}, {"seq": "q"}, {"seq": "k"}
+    match = pz.nn.NamedEinsum(
+        (
+            {**query_of, **group, "query_heads": "h", "projection": "p"},
+            {**key_of, **group, "projection": "p"},
+        ),
+        {**query_of, **group, "query_heads": "h", "kv_seq": "k"},
+    )
+    mix = pz.nn.NamedEinsum(
+        (
+            {**query_of, **group, "query_heads": "h", "kv_seq": "k"},
+            {**key_of, **group, "projection": "p"},
+        ),
+        {**query_of, **group, "query_heads": "h", "projection": "p"},
+    )
+    cap = spec.attention_softcap
+    weigh = [
+        match,
+        *([pz.nn.TanhSoftCap(cap)] if cap else []),
+        pz.nn.ApplyExplicitAttentionMask("mask", MASKED),
+        pz.nn.Softmax("kv_seq"),
+    ]
+    output = [mix, Tap("head"), _linear("attention/output", query_axes, stream)]
+    return pz.nn.Attention(*map(pz.nn.Sequential, (query, key, value, weigh, output)))
+
+
+def _mlp(spec: Spec) -> list[pz.nn.Layer]:
+    stream, hidden = {"embedding": spec.embedding}, {"neurons": spec.neurons}
+    gelu = pz.nn.Elementwise(functools.partial(jax.nn.gelu, approximate=True))
+    gate = pz.nn.Sequential([_linear("mlp/gate", stream, hidden), gelu])
+    return [
+        pz.nn.BranchAndMultiplyTogether([gate, _linear("mlp/up", stream, hidden)]),
+        _linear("mlp/down", hidden, stream),
+    ]
+
+
+@functools.cache
+def block(spec: Spec) -> pz.nn.Layer:
+    """The block that every layer of `spec` shares; maps {seq, embedding} to the same.
+
+    Side inputs: `mask` {seq, kv_seq}, `token_positions` {seq}, `wavelength`,
+    `rope_scale`, and optionally `prefix` and `taps`.
+    """
+
+    def stream_norm(name):
+        return norm(name, "embedding", spec.embedding, spec)
+
+    def post(name):
+        return [stream_norm(name)] if spec.post_norms else []
+
+    attention = [
+        stream_norm("pre_attention_norm"),
+        _attention(spec),
+        *post("post_attention_norm"),
+        Tap("attn"),
+    ]
+    mlp = [stream_norm("pre_mlp_norm"), *_mlp(spec), *post("post_mlp_norm"), Tap("mlp")]
+    return pz.nn.Sequential(
+        [
+            pz.nn.Residual(pz.nn.Sequential(attention)),
+            pz.nn.Residual(pz.nn.Sequential(mlp)),
+            Tap("resid"),
+        ]
+    )

@@ -1,0 +1,64 @@
+"""The three layers that Penzai does not have.
+
+They read what differs from layer to layer (wavelength, patch, prefix) from side inputs,
+so that one block without any array of its own serves every layer of the stack.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from penzai import pz
+
+from mu_jax.model.taps import Taps
+
+_STATIC = {"pytree_node": False}
+
+
+@pz.pytree_dataclass
+class Rope(pz.nn.Layer):
+    """Rotary position embedding whose wavelength and scale are side inputs.
+
+    `pz.nn.ApplyRoPE` fixes its wavelength when it is built; under a scan over layers
+    it has to be data. Rotates the halves of `projection` against each other, at angle
+    position / (wavelength ** (i / half)) / scale.
+    """
+
+    def __call__(self, x, *, token_positions, wavelength, rope_scale, **_):
+        def rotate(vector, position, wavelength, scale):
+            half = vector.shape[0] // 2
+            angle = position / wavelength ** (jnp.arange(half) / half) / scale
+            sin, cos = jnp.sin(angle), jnp.cos(angle)
+            a, b = vector[:half], vector[half:]
+            return jnp.concatenate([a * cos - b * sin, b * cos + a * sin])
+
+        turned = pz.nx.nmap(rotate)(
+            x.untag("projection"), token_positions, wavelength, rope_scale
+        )
+        return turned.tag("projection").astype(x.dtype)
+
+
+@pz.pytree_dataclass
+class Tap(pz.nn.Layer):
+    """A named place where activations can be read and patched; otherwise the identity."""
+
+    kind: str = dataclasses.field(metadata=_STATIC)
+
+    def __call__(self, x, *, taps: Taps | None = None, **_):
+        return x if taps is None else taps(self.kind, x)
+
+
+@pz.pytree_dataclass
+class SharedPrefix(pz.nn.Layer):
+    """Puts the keys (or values) of a prefix common to all rows before each row's own.
+
+    The side input `prefix` maps `kind` to an array without a batch axis.
+    """
+
+    kind: str = dataclasses.field(metadata=_STATIC)
+
+    def __call__(self, x, *, prefix=None, **_):
+        if prefix is None:
+            return x
+        head = prefix[self.kind]
+        head = head.broadcast_to((), {**x.named_shape, **head.named_shape})
+        return pz.nx.concatenate([head.astype(x.dtype), x], "seq")

@@ -1,0 +1,140 @@
+"""The parameters of a network: a flat dict from label to NamedArray.
+
+    embedder                      [vocabulary, embedding]   (also the unembedding)
+    final_norm                    [embedding]
+
+and, stacked over `layer`:
+
+    attention/query               [embedding, head_groups, query_heads, projection]
+    attention/key, value          [embedding, head_groups, projection]
+    attention/output              [head_groups, query_heads, projection, embedding]
+    attention/query_norm, key_norm  [projection]            (Gemma 3)
+    mlp/gate, up                  [embedding, neurons]
+    mlp/down                      [neurons, embedding]
+    pre_attention_norm, pre_mlp_norm    [embedding]
+    post_attention_norm, post_mlp_norm  [embedding]         (Gemma 2 and 3)
+
+Norm scales multiply as they are: a checkpoint that stores w for (1 + w) is converted
+when it is read.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from penzai import pz
+
+from mu_jax.model.specs import Spec
+from mu_jax.types import Sizes
+
+Params = dict[str, pz.nx.NamedArray]
+
+ATTENTION = ("attention/query", "attention/key", "attention/value", "attention/output")
+MLP = ("mlp/gate", "mlp/up", "mlp/down")
+
+
+def shapes(spec: Spec) -> dict[str, dict[str, int]]:
+    """The named shape of every parameter of `spec`, axes in storage order."""
+    stream = {"embedding": spec.embedding}
+    projection = {"projection": spec.projection}
+    keys = {"head_groups": spec.head_groups, **projection}
+    heads = {"head_groups": spec.head_groups, "query_heads": spec.query_heads}
+    hidden = {"neurons": spec.neurons}
+    stacked = {
+        "attention/query": {**stream, **heads, **projection},
+        "attention/key": {**stream, **keys},
+        "attention/value": {**stream, **keys},
+        "attention/output": {**heads, **projection, **stream},
+        "mlp/gate": {**stream, **hidden},
+        "mlp/up": {**stream, **hidden},
+        "mlp/down": {**hidden, **stream},
+        "pre_attention_norm": stream,
+        "pre_mlp_norm": stream,
+    }
+    if spec.qk_norm:
+        stacked |= {f"attention/{n}_norm": projection for n in ("query", "key")}
+    if spec.post_norms:
+        stacked |= {f"post_{n}_norm": stream for n in ("attention", "mlp")}
+    layer = {"layer": spec.layers}
+    return {
+        "embedder": {"vocabulary": spec.vocabulary, **stream},
+        "final_norm": stream,
+        **{label: {**layer, **shape} for label, shape in stacked.items()},
+    }
+
+
+def is_stacked(array: pz.nx.NamedArray) -> bool:
+    """Whether a parameter has one slice a layer."""
+    return "layer" in array.named_shape
+
+
+def name_axes(label: str, value, spec: Spec) -> pz.nx.NamedArray:
+    """Wraps a plain array in storage order as the parameter `label`."""
+    return pz.nx.wrap(value).tag(*shapes(spec)[label])
+
+
+def sizes(spec: Spec) -> Sizes:
+    """Parameters a layer of each tensor of attention and MLP, and of the whole model.
+
+    Only these tensors can be selected for an edit; embeddings and norms never are
+    (method §1).
+    """
+    counts = {label: math.prod(shape.values()) for label, shape in shapes(spec).items()}
+    return Sizes(
+        layers=spec.layers,
+        tensors={label: counts[label] // spec.layers for label in (*ATTENTION, *MLP)},
+        model=sum(counts.values()),
+    )
+
+
+def random(spec: Spec, key: jax.Array, dtype=jnp.float32) -> Params:
+    """Random parameters, scaled so that activations and logits stay near one."""
+    params = {}
+    for i, (label, shape) in enumerate(shapes(spec).items()):
+        draw = jax.random.normal(jax.random.fold_in(key, i), tuple(shape.values()))
+        if label.endswith("norm"):
+            value = 1 + 0.1 * draw
+        elif label == "embedder":
+            value = draw * spec.embedding**-0.5
+        else:
+            outputs = {"attention/output": ("embedding",), "mlp/down": ("embedding",)}
+            into = [
+                n
+                for axis, n in shape.items()
+                if axis != "layer"
+                and (
+                    axis not in outputs[label]
+                    if label in outputs
+                    else axis == "embedding"
+                )
+            ]
+            value = draw * math.prod(into) ** -0.5
+        params[label] = pz.nx.wrap(value.astype(dtype)).tag(*shape)
+    return params
+
+
+def take(params: Params, tensors: Mapping[str, tuple[int, ...]]) -> Params:
+    """The given layers of the given stacked tensors, as new arrays."""
+    return {
+        label: params[label][{"layer": pz.nx.wrap(np.asarray(layers)).tag("layer")}]
+        .order_as(*params[label].named_shape)
+        for label, layers in tensors.items()
+    }
+
+
+def put(params: Params, tensors: Mapping[str, tuple[int, ...]], new: Params) -> Params:
+    """`params` with those layers of those tensors replaced, cast to what they were.
+
+    Leaves `params` as it is; tensors that are not named are shared, not copied.
+    """
+    out = dict(params)
+    for label, layers in tensors.items():
+        old = params[label]
+        axes = tuple(old.named_shape)
+        rest = axes[1:]
+        value = old.unwrap(*axes)
+        fresh = new[label].unwrap("layer", *rest).astype(value.dtype)
+        out[label] = pz.nx.wrap(value.at[np.asarray(layers)].set(fresh)).tag(*axes)
+    return out

@@ -1,0 +1,235 @@
+"""The sizes of every supported network, as one table.
+
+A `Spec` is all that distinguishes one Gemma from another. What differs from layer to
+layer (window, RoPE wavelength and scale) is a tuple with one entry a layer: data for
+the scan, not structure.
+"""
+
+import dataclasses
+import difflib
+
+from mu_jax.errors import UserError
+
+LOCAL_WAVELENGTH = 10_000.0
+GLOBAL_WAVELENGTH = 1_000_000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The shape of a decoder; hashable, so it can be a static argument of `jit`.
+
+    Attributes:
+      head_groups: key-value heads. MHA: as many as heads. MQA: one.
+      query_heads: query heads of each group.
+      windows: per layer, how many tokens back (self included) it sees; None: all.
+      wavelengths, rope_scales: per layer, of the rotary embedding.
+      query_scale: what queries are multiplied by before meeting the keys.
+      context: the longest sequence the network was trained for, in tokens.
+    """
+
+    name: str
+    layers: int
+    vocabulary: int
+    embedding: int
+    neurons: int
+    head_groups: int
+    query_heads: int
+    projection: int
+    windows: tuple[int | None, ...]
+    wavelengths: tuple[float, ...]
+    rope_scales: tuple[float, ...]
+    query_scale: float
+    context: int
+    qk_norm: bool = False
+    post_norms: bool = False
+    attention_softcap: float | None = None
+    final_softcap: float | None = None
+    norm_epsilon: float = 1e-6
+
+    @property
+    def heads(self) -> int:
+        return self.head_groups * self.query_heads
+
+
+def gemma1(
+    name: str,
+    *,
+    layers: int,
+    embedding: int,
+    neurons: int,
+    heads: int,
+    kv_heads: int,
+    projection: int = 256,
+    vocabulary: int = 256_128,
+    context: int = 8192,
+) -> Spec:
+    """Gemma 1: every layer global, no norm after a branch, no caps."""
+    return Spec(
+        name=name,
+        layers=layers,
+        vocabulary=vocabulary,
+        embedding=embedding,
+        neurons=neurons,
+        head_groups=kv_heads,
+        query_heads=heads // kv_heads,
+        projection=projection,
+        windows=(None,) * layers,
+        wavelengths=(LOCAL_WAVELENGTH,) * layers,
+        rope_scales=(1.0,) * layers,
+        query_scale=projection**-0.5,
+        context=context,
+    )
+
+
+def gemma2(
+    name: str,
+    *,
+    layers: int,
+    embedding: int,
+    neurons: int,
+    heads: int,
+    kv_heads: int,
+    projection: int = 256,
+    vocabulary: int = 256_128,
+    context: int = 8192,
+    window: int = 4096,
+    query_scale: float | None = None,
+) -> Spec:
+    """Gemma 2: local and global layers in turn, norms after branches, both soft caps."""
+    base = gemma1(
+        name,
+        layers=layers,
+        embedding=embedding,
+        neurons=neurons,
+        heads=heads,
+        kv_heads=kv_heads,
+        projection=projection,
+        vocabulary=vocabulary,
+        context=context,
+    )
+    return dataclasses.replace(
+        base,
+        windows=tuple(window if i % 2 == 0 else None for i in range(layers)),
+        post_norms=True,
+        attention_softcap=50.0,
+        final_softcap=30.0,
+        query_scale=query_scale or base.query_scale,
+    )
+
+
+def gemma3(
+    name: str,
+    *,
+    layers: int,
+    embedding: int,
+    neurons: int,
+    heads: int,
+    kv_heads: int,
+    projection: int = 256,
+    vocabulary: int = 262_144,
+    context: int = 131_072,
+    window: int = 1024,
+    global_scale: float = 8.0,
+    query_scale: float | None = None,
+) -> Spec:
+    """Gemma 3: every sixth layer global with its own wavelength, norms on q and k."""
+    base = gemma1(
+        name,
+        layers=layers,
+        embedding=embedding,
+        neurons=neurons,
+        heads=heads,
+        kv_heads=kv_heads,
+        projection=projection,
+        vocabulary=vocabulary,
+        context=context,
+    )
+    wide = [i % 6 == 5 for i in range(layers)]
+    return dataclasses.replace(
+        base,
+        windows=tuple(None if w else window for w in wide),
+        wavelengths=tuple(GLOBAL_WAVELENGTH if w else LOCAL_WAVELENGTH for w in wide),
+        rope_scales=tuple(global_scale if w else 1.0 for w in wide),
+        post_norms=True,
+        qk_norm=True,
+        query_scale=query_scale or base.query_scale,
+    )
+
+
+SPECS: dict[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        gemma1(
+            "gemma-2b", layers=18, embedding=2048, neurons=16384, heads=8, kv_heads=1
+        ),
+        gemma1(
+            "gemma-7b", layers=28, embedding=3072, neurons=24576, heads=16, kv_heads=16
+        ),
+        gemma2(
+            "gemma2-2b", layers=26, embedding=2304, neurons=9216, heads=8, kv_heads=4
+        ),
+        gemma2(
+            "gemma2-9b", layers=42, embedding=3584, neurons=14336, heads=16, kv_heads=8
+        ),
+        gemma2(
+            "gemma2-27b",
+            layers=46,
+            embedding=4608,
+            neurons=36864,
+            heads=32,
+            kv_heads=16,
+            projection=128,
+            query_scale=(4608 // 32) ** -0.5,
+        ),
+        gemma3(
+            "gemma3-270m",
+            layers=18,
+            embedding=640,
+            neurons=2048,
+            heads=4,
+            kv_heads=1,
+            window=512,
+            global_scale=1.0,
+            context=32_768,
+        ),
+        gemma3(
+            "gemma3-1b",
+            layers=26,
+            embedding=1152,
+            neurons=6912,
+            heads=4,
+            kv_heads=1,
+            window=512,
+            global_scale=1.0,
+            context=32_768,
+        ),
+        gemma3(
+            "gemma3-4b", layers=34, embedding=2560, neurons=10240, heads=8, kv_heads=4
+        ),
+        gemma3(
+            "gemma3-12b", layers=48, embedding=3840, neurons=15360, heads=16, kv_heads=8
+        ),
+        gemma3(
+            "gemma3-27b",
+            layers=62,
+            embedding=5376,
+            neurons=21504,
+            heads=32,
+            kv_heads=16,
+            projection=128,
+            query_scale=(5376 // 32) ** -0.5,
+        ),
+    )
+}
+
+
+def spec(name: str) -> Spec:
+    """The row of the table called `name`; raises UserError with the nearest names."""
+    if name in SPECS:
+        return SPECS[name]
+    near = difflib.get_close_matches(name, SPECS, n=2, cutoff=0.4)
+    raise UserError(
+        f"unknown model {name!r}",
+        f"one of {', '.join(SPECS)} or the path of a .gguf file",
+        f"perhaps you meant {' or '.join(near)}" if near else "",
+    )

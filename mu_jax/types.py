@@ -1,0 +1,270 @@
+"""The nouns that the whole library shares.
+
+Axis vocabulary (the letters of the shapes in every docstring):
+
+    layer        0-based decoder block
+    batch        one prompt, one row
+    seq          token position inside a row, after the shared prefix where there is one
+    embedding    the residual stream
+    neurons      the hidden units of an MLP
+    head         attention head, `head_groups` (one per key-value head) x `query_heads`
+    projection   the width of one head
+    vocabulary   one logit a token
+    option       the answers a prompt lets one choose from
+
+Records are frozen dataclasses; containers of arrays are NamedTuples, so that they are
+pytrees which pass through `jit`, `lax.map` and `eval_shape` untouched.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Progress = Callable[[str, int, int], None]
+"""Told what is running, how many parts are done, and how many there are."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The `Progress` that tells nobody."""
+
+
+Split = str
+"""forget, forget_heldout (the unseen half of a whole forgotten class), retain, heldout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One association of a subject with an answer, in strings only.
+
+    `answer` is the truth and `counterfact` what an edit injects; both begin with the
+    space that the prompt leaves out.
+    """
+
+    id: str
+    subject: str
+    relation: str
+    answer: str
+    counterfact: str
+    prompt: str
+    paraphrases: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A fact, where it belongs, and the probability the model gives its answer."""
+
+    fact: Fact
+    split: Split
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The facts a model knows, each in one split, in the order of the source."""
+
+    known: tuple[Known, ...]
+
+    def split(self, name: Split) -> tuple[Fact, ...]:
+        """The facts of one split, in order; empty where there is no such split."""
+        return tuple(k.fact for k in self.known if k.split == name)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The names of the splits that hold at least one fact, in order of appearance."""
+        return tuple(dict.fromkeys(k.split for k in self.known))
+
+    @property
+    def forget(self) -> tuple[Fact, ...]:
+        return self.split("forget")
+
+    @property
+    def retain(self) -> tuple[Fact, ...]:
+        return self.split("retain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A prompt that ends where one of its options begins.
+
+    `answer` is the true option and `foil` the injected one. `subject` occurs in `text`
+    at the character span `[start, stop)`.
+    """
+
+    text: str
+    subject: str
+    start: int
+    answer: str
+    foil: str
+    options: tuple[str, ...]
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.subject)
+
+
+class Prompts(NamedTuple):
+    """Questions as tokens: rows are padded on the right and end where the answer begins.
+
+    A worked example, one row (`valid` and `subject` as 0/1):
+
+        tokens   <bos> Fact :  Michael  Jordan  plays  the  sport  of  <pad>
+        valid      1    1   1     1        1      1     1     1     1    0
+        subject    0    0   0     1        1      0     0     0     0    0
+        answer   " basketball"        foil  " football"
+    """
+
+    tokens: Int[np.ndarray, "batch seq"]
+    valid: Bool[np.ndarray, "batch seq"]
+    subject: Bool[np.ndarray, "batch seq"]
+    answer: Int[np.ndarray, " batch"]
+    foil: Int[np.ndarray, " batch"]
+    options: Int[np.ndarray, "batch option"]
+
+    @property
+    def last(self) -> Any:
+        """[batch] the position of each row's last real token."""
+        return self.valid.shape[1] - 1 - self.valid[:, ::-1].argmax(axis=1)
+
+    def rows(self, index: Any) -> "Prompts":
+        """The rows at `index`, in that order."""
+        return Prompts(*(field[index] for field in self))
+
+
+class Encoding(NamedTuple):
+    """Token ids of a text, BOS first, with the character span [start, stop) of each."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+
+class Tokenizer(Protocol):
+    """What the library asks of a tokenizer."""
+
+    bos: int
+    pad: int
+
+    def encode(self, text: str) -> Encoding: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def first_token(self, text: str) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Site:
+    """A place in the network that can be read or patched; prints as `7.mlp`, `7.head.3`."""
+
+    layer: int
+    kind: str
+    head: int | None = None
+
+    def __str__(self) -> str:
+        tail = "" if self.head is None else f".{self.head}"
+        return f"{self.layer}.{self.kind}{tail}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """The inverse of `str`; raises ValueError on anything else."""
+        layer, kind, *head = text.split(".")
+        return cls(int(layer), kind, int(head[0]) if head else None)
+
+
+class Sizes(NamedTuple):
+    """What a selection can choose from: the tensors of a model, and what they cost.
+
+    `tensors[label]` is how many parameters one layer of that tensor has.
+    """
+
+    layers: int
+    tensors: dict[str, int]
+    model: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a localizer found: one number a site, and the tables behind its pictures.
+
+    `values` ranks the sites (larger magnitude matters more). `tables` are named
+    matrices for the report: a name maps to rows of numbers, `axes` names their columns.
+    """
+
+    method: str
+    values: Mapping[Site, float]
+    tables: Mapping[str, Sequence[Sequence[float]]] = dataclasses.field(
+        default_factory=dict
+    )
+    axes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def of(self, kind: str) -> dict[Site, float]:
+        """The values of one kind of site."""
+        return {s: v for s, v in self.values.items() if s.kind == kind}
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which layers of which stacked tensors an edit may change.
+
+    `tensors` is a tuple of (label, layers), sorted, so that a selection is hashable and
+    can be a static argument of `jit`.
+    """
+
+    name: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    n_params: int
+    origin: str = ""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Every layer with a selected tensor, ascending."""
+        return tuple(sorted({i for _, layers in self.tensors for i in layers}))
+
+
+class Edit(NamedTuple):
+    """The outcome of an edit: new values of the selected tensors only.
+
+    `params[label]` has a leading `layer` axis in the order of the selection's layers.
+    `history` holds one dict of floats a step.
+    """
+
+    selection: Selection
+    params: Mapping[str, Any]
+    history: list[dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measured number with its provenance; one line of `evals.jsonl`.
+
+    `stderr` is the standard error of `mean` over the `n` facts (or sequences) and is
+    None where n is 1. `note` says why a number should not be read as a result.
+    """
+
+    model: str
+    eval: str
+    split: str
+    prompt: str
+    metric: str
+    mean: float
+    stderr: float | None
+    n: int
+    note: str = ""
+
+    @classmethod
+    def of(
+        cls, values: Float[np.ndarray, " n"], *, note: str = "", **where: str
+    ) -> "Row":
+        """The mean and its standard error (sample deviation over sqrt(n)) of `values`."""
+        values = np.asarray(values, np.float64)
+        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+        return cls(
+            **where,
+            mean=float(values.mean()),
+            stderr=None if error is None else float(error),
+            n=len(values),
+            note=note,
+        )
