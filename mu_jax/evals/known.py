@@ -20,29 +20,31 @@ class KnownFilter:
     threshold: float = 0.5
     batch: int = 64
 
-    def __call__(
+    def ask(
         self,
         model: Model,
         facts: Sequence[Fact],
         template: Template,
         progress: Progress = silent,
     ) -> list[tuple[Fact, float]]:
-        """The known facts with their probabilities, in the order of `facts`.
+        """Every fact with the probability of its answer, in the order of `facts`."""
+        if not facts:
+            raise UserError("no facts", "at least one", "give another source of facts")
+        p_true = answers(model, facts, template, self.batch, progress)["p_true"]
+        return [(fact, float(p)) for fact, p in zip(facts, p_true, strict=True)]
+
+    def keep(self, asked: Sequence[tuple[Fact, float]]) -> list[tuple[Fact, float]]:
+        """Those over the threshold.
 
         Raises:
-          UserError: the model knows none of them.
+          UserError: none is.
         """
-        probability = answers(model, facts, template, self.batch, progress)["p_true"]
-        known = [
-            (fact, float(p))
-            for fact, p in zip(facts, probability, strict=True)
-            if p > self.threshold
-        ]
+        known = [(fact, p) for fact, p in asked if p > self.threshold]
         if not known:
-            best = int(probability.argmax())
+            best, p = max(asked, key=lambda pair: pair[1])
             raise UserError(
-                f"{model.name} knows none of {len(facts)} facts (the best, "
-                f"{facts[best].subject}, has probability {probability[best]:.3f})",
+                f"the model knows none of {len(asked)} facts (the best, "
+                f"{best.subject}, has probability {p:.3f})",
                 f"some with probability over {self.threshold}",
                 "lower the threshold, or give facts that this model knows",
             )

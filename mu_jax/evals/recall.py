@@ -37,7 +37,7 @@ class Recall:
     """
 
     batch: int = 48
-    limit: int = 64
+    limit: int = 32
 
     def __call__(
         self,
@@ -115,7 +115,8 @@ def answers(
     asked = prompts(
         [template(f) for f in facts], model.tokenizer, context=model.spec.context
     )
-    prefix, size, pieces = shared_prefix(asked), min(batch, len(facts)), []
+    size = -(-len(facts) // -(-len(facts) // batch))  # even batches, none mostly filler
+    prefix, pieces = shared_prefix(asked), []
     for part, n in batched(asked, size):
         values = _metrics(model.network, model.params, part, prefix)
         pieces.append({k: np.asarray(v)[:n] for k, v in values.items()})

@@ -17,7 +17,7 @@ class TextLoss:
     """Mean next-token cross-entropy on held-out general text, nats a token."""
 
     batch: int = 8
-    limit: int = 32
+    limit: int = 24
 
     def __call__(
         self,
@@ -49,4 +49,4 @@ class TextLoss:
 @functools.partial(jax.jit, static_argnames="network")
 def _loss(network, params, tokens):
     stream, _ = network.stream(params, tokens)
-    return next_token(network, params, stream, tokens)
+    return next_token(network.logits(params, stream[:, :-1]), tokens)

@@ -22,7 +22,7 @@ class Text:
     """
 
     path: str | None = None
-    length: int = 64
+    length: int = 48
     heldout: float = 0.25
 
     def load(

@@ -34,10 +34,12 @@ class AttributionPatching:
 
     Attributes:
       kinds: the kinds of sites scored.
+      rows: at most this many prompts, the first ones.
       batch: rows differentiated together; the sum over batches is exact.
     """
 
     kinds: tuple[str, ...] = ("attn", "mlp", "head")
+    rows: int = 64
     batch: int = 16
 
     def __call__(
@@ -52,6 +54,7 @@ class AttributionPatching:
         The tables hold, per kind, [layer, role] for pictures; the notes the mean over
         rows of the absolute row score, which signs cannot cancel in.
         """
+        clean, corrupt = (p.rows(slice(self.rows)) for p in (clean, corrupt))
         maps = self.maps(model, clean, corrupt, progress)
         roles = _roles(clean)
         values, absolute, tables, axes = {}, {}, {}, {}

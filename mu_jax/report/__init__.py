@@ -1,0 +1,5 @@
+"""Rows to tables, plots and one self-contained page."""
+
+from mu_jax.report.page import show, write
+
+__all__ = ["show", "write"]

@@ -1,0 +1,104 @@
+"""One page a run: `report.html`, self-contained, and `report.md` with its tables."""
+
+import base64
+import io
+from pathlib import Path
+
+import jinja2
+from matplotlib.figure import Figure
+from rich.table import Table as RichTable
+
+from mu_jax.config import Config
+from mu_jax.console import Console
+from mu_jax.report import figures, tables
+from mu_jax.run_dir import RunDir
+
+
+def write(run: RunDir, config: Config) -> Path:
+    """Writes both files from what the run directory holds; returns the page's path."""
+    table = tables.Table(run.read_rows())
+    grids = [
+        tables.summary(table, _edited(run, config)),
+        *(tables.details(table, split) for split in run.read_facts().splits),
+    ]
+    scores = {name: run.read_scores(name) for name in ("probes", "attribution")}
+    histories = {
+        name: list(run.read_lines(f"edits/{name}/history.jsonl", "edit"))
+        for name in config.selections
+    }
+    notes = scores["probes"].notes
+    pictures = [
+        (
+            "Where the fact is looked up",
+            f"A linear probe reads the answer off the residual stream of"
+            f" {notes['subjects']} subjects. It climbs over layers"
+            f" {notes['first']} to {notes['last']} (90 % of resampled subjects: first"
+            f" {_span(notes['first_interval'])}, last {_span(notes['last_interval'])})."
+            f" The answer reaches the prompt's end at layer {notes['extraction']}.",
+            figures.probe_curves(scores["probes"]),
+        ),
+        (
+            "What the output depends on",
+            "Attribution patching: the change of the normalised logit difference"
+            " (0 clean, -1 corrupt) if a component took its value from the corrupt run,"
+            " by layer and position.",
+            figures.attribution_maps(scores["attribution"]),
+        ),
+        (
+            "Does the edit carry over to other formats?",
+            "Share of forgotten facts answered with the injected answer; only the"
+            " first format was trained on.",
+            figures.transfer(table),
+        ),
+        ("The edits", "The terms of the loss, step by step.", figures.histories(histories)),
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mu_jax.report", "."), autoescape=True
+    )
+    page = environment.get_template("page.html.j2").render(
+        title=config.name,
+        model=config.model,
+        summary=grids[0],
+        details=grids[1:],
+        pictures=[(t, c, _embedded(f)) for t, c, f in pictures],
+        settings=run.read_json("config.json", "facts"),
+        facts=[k for k in run.read_facts().known if k.split == "forget"],
+    )
+    run.write_text("report.html", page)
+    run.write_text(
+        "report.md", f"# {config.name}\n\n" + "\n".join(g.markdown() for g in grids)
+    )
+    return run.path / "report.html"
+
+
+def show(run: RunDir, config: Config, console: Console) -> None:
+    """Prints the summary."""
+    grid = tables.summary(tables.Table(run.read_rows()), _edited(run, config))
+    shown = RichTable(title=grid.title, caption=grid.caption, caption_justify="left")
+    for i, name in enumerate(grid.header):
+        shown.add_column(name, justify="left" if i < 2 else "right")
+    for row in grid.rows:
+        shown.add_row(*row)
+    console.table(shown)
+
+
+def _edited(run: RunDir, config: Config) -> dict[str, str]:
+    """{selection: its components and parameters}."""
+    out = {}
+    for name in config.selections:
+        chosen = run.read_selection(name)
+        layers = ", ".join(map(str, chosen.layers))
+        out[name] = f"MLPs {layers} ({chosen.n_params / 1e6:.1f}M)"
+    return out
+
+
+def _span(interval: list[float]) -> str:
+    low, high = (round(x) for x in interval)
+    return f"{low}" if low == high else f"{low}-{high}"
+
+
+def _embedded(figure: Figure) -> str:
+    """A figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

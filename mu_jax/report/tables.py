@@ -1,0 +1,129 @@
+"""Tables made from rows: cells of text, ready for a terminal, a page or Markdown."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from mu_jax.types import Row
+
+UNEDITED = "unedited"
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: a title, what its numbers mean, a header, and rows of text."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown."""
+        lines = [f"### {self.title}", "", self.caption, ""]
+        cells = [self.header, tuple("---" for _ in self.header), *self.rows]
+        lines += ["| " + " | ".join(c.replace("|", "/") for c in r) + " |" for r in cells]
+        return "\n".join(lines) + "\n"
+
+
+class Table:
+    """Rows by where they were measured."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = list(rows)
+        self._at = {(r.model, r.eval, r.split, r.prompt, r.metric): r for r in rows}
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(r.model for r in self.rows))
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompt formats of the recall evaluation, in order."""
+        found = (r.prompt for r in self.rows if r.eval == "recall")
+        return list(dict.fromkeys(found))
+
+    @property
+    def telling(self) -> list[str]:
+        """Those in which the unedited model answers better than a constant would."""
+        return [p for p in self.prompts if p not in self.notes]
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """{prompt format: why it is not informative}."""
+        return {r.prompt: r.note for r in self.rows if r.note}
+
+    def recall(self, model: str, split: str, prompt: str, metric: str) -> Row | None:
+        return self._at.get((model, "recall", split, prompt, metric))
+
+    def text(self, model: str) -> Row | None:
+        return self._at.get((model, "text", "heldout", "text", "loss"))
+
+
+def cell(row: Row | None, digits: int = 2) -> str:
+    """A mean with its standard error, or a dash where nothing was measured."""
+    if row is None:
+        return "-"
+    error = "" if row.stderr is None else f" ±{row.stderr:.{digits}f}"
+    return f"{row.mean:.{digits}f}{error}"
+
+
+def summary(table: Table, edited: dict[str, str]) -> Grid:
+    """The selections side by side: is the injected answer given, the rest kept?
+
+    Args:
+      edited: model -> which components were edited.
+    """
+    formats = table.telling
+    header = [
+        "model",
+        "edited",
+        *(f"injected: {p}" for p in formats),
+        *(f"held-out kept: {p}" for p in formats),
+        "text loss",
+    ]
+    rows = [
+        [
+            model,
+            edited.get(model, "-"),
+            *(
+                cell(table.recall(model, "forget", p, "choice_injected"))
+                for p in formats
+            ),
+            *(cell(table.recall(model, "heldout", p, "choice_true")) for p in formats),
+            cell(table.text(model)),
+        ]
+        for model in table.models
+    ]
+    n = {
+        split: next((r.n for r in table.rows if r.split == split), 0)
+        for split in ("forget", "heldout")
+    }
+    caption = (
+        f"injected: share of the {n['forget']} forgotten facts answered with the"
+        " injected option (higher: the edit holds in that format; only the first"
+        f" format was trained on). held-out kept: share of {n['heldout']} retained facts"
+        " the edit never saw that are still answered right (higher is better). text"
+        " loss: nats a token on general text (lower is better). ± is one standard error"
+        " over facts."
+    )
+    caption += "".join(f" {p}: {why}." for p, why in table.notes.items())
+    return Grid("Selections compared", caption, tuple(header), tuple(map(tuple, rows)))
+
+
+def details(table: Table, split: str) -> Grid:
+    """Every metric of every model and format on one split."""
+    metrics = list(dict.fromkeys(r.metric for r in table.rows if r.eval == "recall"))
+    rows = []
+    for model in table.models:
+        for prompt in table.prompts:
+            found = [table.recall(model, split, prompt, m) for m in metrics]
+            if any(found):
+                note = "not informative" if prompt in table.notes else ""
+                rows.append((model, prompt, *map(cell, found), note))
+    return Grid(
+        f"All metrics, {split} facts",
+        "true, injected: the two answers. p: probability over the whole vocabulary;"
+        " choice: among the listed answers only; top: likeliest of all tokens.",
+        ("model", "format", *metrics, "note"),
+        tuple(rows),
+    )

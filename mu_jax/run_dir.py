@@ -1,0 +1,213 @@
+"""A run's directory: where every artefact lies, and how it is written.
+
+    config.json             the resolved config, package versions, commit
+    stamps.json             which settings each artefact was made with
+    asked.jsonl             every fact of the source, and the probability of its answer
+    facts.jsonl             those the model knows, each with its split
+    scores/NAME.json        what a localizer found
+    selections/NAME.json    which tensors a selector chose
+    edits/NAME/params/      orbax: the selected tensors only
+    edits/NAME/history.jsonl  one line a step
+    evals.jsonl             one number a line
+    report.html, report.md
+
+Text is written beside its place and renamed when whole. Nothing here is trusted when
+read: names are checked before they become paths, shapes before tensors are loaded.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mu_jax.errors import UserError
+from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """The directory at `path`, created when something is first written."""
+
+    path: Path
+
+    # ---- facts
+
+    def write_asked(self, asked: Iterable[tuple[Fact, float]]) -> None:
+        records = (dataclasses.asdict(f) | {"probability": p} for f, p in asked)
+        self.write_lines("asked.jsonl", records)
+
+    def read_asked(self) -> list[tuple[Fact, float]]:
+        return [
+            (_fact(line), float(line["probability"]))
+            for line in self.read_lines("asked.jsonl", "facts")
+        ]
+
+    def write_facts(self, facts: Facts) -> None:
+        self.write_lines(
+            "facts.jsonl",
+            (
+                dataclasses.asdict(k.fact)
+                | {"split": k.split, "probability": round(k.probability, 6)}
+                for k in facts.known
+            ),
+        )
+
+    def read_facts(self) -> Facts:
+        return Facts(
+            tuple(
+                Known(_fact(line), str(line["split"]), float(line["probability"]))
+                for line in self.read_lines("facts.jsonl", "facts")
+            )
+        )
+
+    # ---- scores and selections
+
+    def write_scores(self, name: str, scores: Scores) -> None:
+        values = {str(site): value for site, value in scores.values.items()}
+        self.write_json(
+            f"scores/{_checked(name)}.json",
+            dataclasses.asdict(dataclasses.replace(scores, values=values)),
+        )
+
+    def read_scores(self, name: str) -> Scores:
+        record = self.read_json(f"scores/{_checked(name)}.json", "localize")
+        with self._readable(f"scores/{name}.json"):
+            values = {Site.parse(k): float(v) for k, v in record.pop("values").items()}
+            return Scores(values=values, **record)
+
+    def write_selection(self, selection: Selection) -> None:
+        self.write_json(
+            f"selections/{_checked(selection.name)}.json", dataclasses.asdict(selection)
+        )
+
+    def read_selection(self, name: str) -> Selection:
+        path = f"selections/{_checked(name)}.json"
+        record = self.read_json(path, "select")
+        with self._readable(path):
+            tensors = tuple(
+                (str(label), tuple(int(i) for i in layers))
+                for label, layers in record.pop("tensors")
+            )
+            return Selection(tensors=tensors, **record)
+
+    # ---- edits
+
+    def edit(self, name: str) -> Path:
+        """The folder of one edit; its tensors are in `params`."""
+        return self.path / "edits" / _checked(name)
+
+    # ---- rows
+
+    def write_rows(self, rows: Iterable[Row]) -> None:
+        self.write_lines("evals.jsonl", map(dataclasses.asdict, rows))
+
+    def read_rows(self) -> list[Row]:
+        with self._readable("evals.jsonl"):
+            return [Row(**r) for r in self.read_lines("evals.jsonl", "evaluate")]
+
+    # ---- stamps: which settings an artefact was made with
+
+    def stamp(self, artefact: str, fingerprint: str) -> None:
+        """Records that `artefact` is now whole, made with these settings."""
+        self.write_json("stamps.json", {**self.stamps(), artefact: fingerprint})
+
+    def stamps(self) -> dict[str, str]:
+        try:
+            return self.read_json("stamps.json", "")
+        except UserError:
+            return {}
+
+    # ---- files
+
+    def exists(self, name: str) -> bool:
+        return (self.path / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Deletes a file or folder of this run, if it is there."""
+        target = self.path / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Puts a file in its place, whole or not at all."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, 0o644)
+            os.replace(partial, target)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(value, indent=1) + "\n")
+
+    def write_lines(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        self.write_text(name, "".join(json.dumps(r) + "\n" for r in records))
+
+    def read_json(self, name: str, made_by: str) -> Any:
+        with self._readable(name):
+            return json.loads(self._read(name, made_by))
+
+    def read_lines(self, name: str, made_by: str) -> Iterator[Any]:
+        text = self._read(name, made_by)
+        for number, line in enumerate(text.splitlines(), 1):
+            with self._readable(f"{name}, line {number}"):
+                yield json.loads(line)
+
+    def _read(self, name: str, made_by: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(
+                f"no {name} in {self.path}",
+                f"what `mu {made_by}` makes",
+                f"run: mu {made_by} {self.path}" if self.exists("config.json") else "",
+            ) from None
+
+    def _readable(self, name: str) -> "_Readable":
+        return _Readable(self.path / name)
+
+
+class _Readable:
+    """Turns whatever a damaged file raises into one line that names it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        damaged = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+        if isinstance(error, damaged) and not isinstance(error, UserError):
+            raise UserError(
+                f"{self.path} is damaged ({type(error).__name__}: {error})",
+                "the file as mu wrote it",
+                "delete it and run its stage again",
+            ) from None
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"the name {name!r}", "letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _fact(line: Mapping[str, Any]) -> Fact:
+    fields = {f.name: line[f.name] for f in dataclasses.fields(Fact) if f.name in line}
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Fact(**tuples)

@@ -1,0 +1,26 @@
+"""Strictness for every test, and the real model once a session."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import mu_jax as mu
+from mu_jax.testing import tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A random Gemma 3 in miniature."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def gemma():
+    """The real Gemma 3 270M."""
+    return mu.load("gemma3-270m")
