@@ -46,7 +46,7 @@ examples
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0, 1 (the machine) or 2 (the input)."""
+    """Runs one command; returns its exit status: 0, 1 (machine) or 2 (input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     try:
@@ -80,7 +80,9 @@ def _command(argv: list[str], console: Console) -> int:
     names = [*stages.STAGES, "run"]
     if stage not in names:
         raise UserError(
-            f"unknown stage {stage!r}", f"one of {', '.join(names)}", _nearest(stage, names)
+            f"unknown stage {stage!r}",
+            f"one of {', '.join(names)}",
+            _nearest(stage, names),
         )
     if not rest or rest[0].startswith("-"):
         raise UserError(

@@ -97,7 +97,9 @@ def load(path: str) -> Config:
     except UserError:
         raise
     except KeyError:
-        raise UserError(f"{path} has no get_config()", "one, returning a Config") from None
+        raise UserError(
+            f"{path} has no get_config()", "one, returning a Config"
+        ) from None
     except Exception as error:
         raise UserError(
             f"{path} fails with {type(error).__name__}: {error}", "a config that loads"

@@ -8,6 +8,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -23,7 +24,7 @@ class Console:
     def __init__(self, file=None):
         self.rich = Rich(file=file or sys.stderr, highlight=False)
         self._bar: Progress | None = None
-        self._task = None
+        self._task = TaskID(0)
         self._what = ""
         self._began = self._spoke = 0.0
 
@@ -64,9 +65,13 @@ class Console:
         elif now - self._spoke > self.quiet_seconds or done == total:
             self._spoke = now
             spent = now - self._began
-            left = f", {spent / done * (total - done):.0f} s left" if done else ""
+            left = (
+                f", {spent / done * (total - done):.0f} s left"
+                if 0 < done < total
+                else ""
+            )
             self.rich.print(
-                f"  {what}: {done}/{total}, {spent:.0f} s{left}", markup=False
+                f"  {what}: {done}/{total} in {spent:.0f} s{left}", markup=False
             )
 
     def finish(self) -> None:

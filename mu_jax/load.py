@@ -11,7 +11,7 @@ from mu_jax.checkpoints import cache, gguf
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
-from mu_jax.model.params import name_axes
+from mu_jax.model.params import Params, name_axes
 from mu_jax.model.specs import spec
 from mu_jax.model.tokenizer import SentencePiece
 from mu_jax.testing import tiny_model
@@ -56,7 +56,7 @@ def load(name: str, progress: Progress = silent) -> Model:
                 found = convert(progress)
                 cache.write(path, *found)
     shape, arrays, tokenizer = found
-    params = {
+    params: Params = {
         label: name_axes(label, jnp.asarray(value), shape)
         for label, value in arrays.items()
     }

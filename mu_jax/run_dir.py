@@ -147,8 +147,8 @@ class RunDir:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, target)
+            Path(partial).chmod(0o644)
+            Path(partial).replace(target)
         finally:
             Path(partial).unlink(missing_ok=True)
 
@@ -209,5 +209,7 @@ def _checked(name: str) -> str:
 
 def _fact(line: Mapping[str, Any]) -> Fact:
     fields = {f.name: line[f.name] for f in dataclasses.fields(Fact) if f.name in line}
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    tuples: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+    }
     return Fact(**tuples)

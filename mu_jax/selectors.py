@@ -23,7 +23,7 @@ TENSORS = {"attn": ATTENTION, "mlp": MLP}
 
 @dataclasses.dataclass(frozen=True)
 class FactLookup:
-    """The MLPs of the layers over which the probe's curve climbs ("FLU", method §4.3)."""
+    """The MLPs over which the probe's curve climbs ("FLU", method §4.3)."""
 
     scores: str = "probes"
 
@@ -82,14 +82,16 @@ class Random:
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """The MLPs (and attention) of layers named outright; `(13, 14)` or `range(13, 18)`."""
+    """The MLPs, and attention, of layers named outright: `mlp=(13, 14)`."""
 
     mlp: tuple[int, ...] = ()
     attn: tuple[int, ...] = ()
     scores: str = ""
 
     def __call__(self, scores: Scores | None, sizes: Sizes) -> Selection:
-        sites = [Site(i, "mlp") for i in self.mlp] + [Site(i, "attn") for i in self.attn]
+        sites = [Site(i, "mlp") for i in self.mlp] + [
+            Site(i, "attn") for i in self.attn
+        ]
         outside = [s for s in sites if not 0 <= s.layer < sizes.layers]
         if outside:
             raise UserError(
@@ -176,7 +178,9 @@ def describe(chosen: Selection, sizes: Sizes) -> str:
     """One line for people: layers, tensors, parameters, share of the model."""
     kinds = []
     for kind, labels in TENSORS.items():
-        layers = sorted({i for label, ls in chosen.tensors if label in labels for i in ls})
+        layers = sorted(
+            {i for label, ls in chosen.tensors if label in labels for i in ls}
+        )
         if layers:
             kinds.append(f"{kind} {_spans(layers)}")
     count = sum(len(layers) for _, layers in chosen.tensors)

@@ -1,4 +1,4 @@
-"""The pipeline, one short function a stage; each reads files, calls the library, writes.
+"""The pipeline: each stage reads files, calls the library, writes files.
 
     facts     ask the model for every fact; keep and split those it knows
     localize  score the sites of the network
@@ -33,7 +33,7 @@ from mu_jax.load import load
 from mu_jax.model.model import Model
 from mu_jax.run_dir import RunDir
 from mu_jax.selectors import describe
-from mu_jax.types import Edit, Facts, Progress, Prompts, Row, Selection
+from mu_jax.types import Edit, Facts, Progress, Prompts, Row, Scores
 
 UNEDITED = "unedited"
 
@@ -135,14 +135,13 @@ def facts(run: Run) -> None:
     asked = [fact for fact, _ in run.dir.read_asked()]
     known = [k.fact for k in found.known]
     classes = ", ".join(
-        f"{sum(f.answer == a for f in known)} of"
-        f" {sum(f.answer == a for f in asked)}{a}"
+        f"{sum(f.answer == a for f in known)} of {sum(f.answer == a for f in asked)}{a}"
         for a in sorted({f.answer for f in asked})
     )
     splits = ", ".join(f"{len(found.split(s))} {s}" for s in found.splits)
     run.console.say(
-        f"  {len(known)} of {len(asked)} facts are known (p > {config.known.threshold}):"
-        f" {classes}; splits: {splits}"
+        f"  {len(known)} of {len(asked)} facts are known"
+        f" (p > {config.known.threshold}): {classes}; splits: {splits}"
     )
 
 
@@ -183,7 +182,6 @@ def localize(run: Run) -> None:
 def select(run: Run) -> None:
     """Turn scores into selections of equal size."""
     sizes = run.model.sizes
-    chosen: dict[str, Selection] = {}
     artefacts = [f"selections/{name}" for name in run.config.selections]
     for artefact in run.todo(artefacts):
         name = artefact.partition("/")[2]
@@ -199,12 +197,12 @@ def select(run: Run) -> None:
             run.need(f"selections/{budget}", "select")
             size = run.dir.read_selection(budget).n_params
             selector = dataclasses.replace(selector, budget=size)
-        scores = None
+        scores = Scores("", {})
         if selector.scores:
             run.need(f"scores/{selector.scores}", "localize")
             scores = run.dir.read_scores(selector.scores)
-        chosen[name] = dataclasses.replace(selector(scores, sizes), name=name)
-        run.dir.write_selection(chosen[name])
+        chosen = dataclasses.replace(selector(scores, sizes), name=name)
+        run.dir.write_selection(chosen)
     for name in run.config.selections:
         line = describe(run.dir.read_selection(name), sizes)
         run.console.say(f"  {name}: {line}")

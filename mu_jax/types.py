@@ -20,8 +20,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+Tensor = jax.Array | np.ndarray
+"""Prompts live on the host until a program takes them in."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is running, how many parts are done, and how many there are."""
@@ -32,7 +36,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 Split = str
-"""forget, forget_heldout (the unseen half of a whole forgotten class), retain, heldout."""
+"""forget, forget_heldout (the unseen half of a forgotten class), retain, heldout."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Facts:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The names of the splits that hold at least one fact, in order of appearance."""
+        """The splits that hold at least one fact, in order of appearance."""
         return tuple(dict.fromkeys(k.split for k in self.known))
 
     @property
@@ -107,7 +111,7 @@ class Question:
 
 
 class Prompts(NamedTuple):
-    """Questions as tokens: rows are padded on the right and end where the answer begins.
+    """Questions as tokens: rows are padded on the right, and end before the answer.
 
     A worked example, one row (`valid` and `subject` as 0/1):
 
@@ -117,12 +121,12 @@ class Prompts(NamedTuple):
         answer   " basketball"        foil  " football"
     """
 
-    tokens: Int[np.ndarray, "batch seq"]
-    valid: Bool[np.ndarray, "batch seq"]
-    subject: Bool[np.ndarray, "batch seq"]
-    answer: Int[np.ndarray, " batch"]
-    foil: Int[np.ndarray, " batch"]
-    options: Int[np.ndarray, "batch option"]
+    tokens: Int[Tensor, "batch seq"]
+    valid: Bool[Tensor, "batch seq"]
+    subject: Bool[Tensor, "batch seq"]
+    answer: Int[Tensor, " batch"]
+    foil: Int[Tensor, " batch"]
+    options: Int[Tensor, "batch option"]
 
     @property
     def last(self) -> Any:
@@ -156,7 +160,7 @@ class Tokenizer(Protocol):
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Site:
-    """A place in the network that can be read or patched; prints as `7.mlp`, `7.head.3`."""
+    """A place that can be read or patched; prints as `7.mlp`, `7.head.3`."""
 
     layer: int
     kind: str
@@ -258,7 +262,7 @@ class Row:
     def of(
         cls, values: Float[np.ndarray, " n"], *, note: str = "", **where: str
     ) -> "Row":
-        """The mean and its standard error (sample deviation over sqrt(n)) of `values`."""
+        """The mean of `values` and its standard error (deviation over sqrt(n))."""
         values = np.asarray(values, np.float64)
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
         return cls(

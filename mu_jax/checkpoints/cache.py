@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -61,7 +62,7 @@ def write(
     os.close(handle)
     try:
         save_file(tensors, partial, metadata)
-        os.replace(partial, path)
+        Path(partial).replace(path)
     finally:
         Path(partial).unlink(missing_ok=True)
 
@@ -71,14 +72,16 @@ def read(path: Path) -> tuple[Spec, dict[str, np.ndarray], bytes] | None:
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if metadata["digest"] != _digest(tensors):
             return None
         tokenizer = tensors.pop(_TOKENIZER).tobytes()
         fields = json.loads(metadata["spec"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    tuples: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+    }
     return Spec(**tuples), tensors, tokenizer
 
 
@@ -86,5 +89,5 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     state = xxhash.xxh3_128()
     for name in sorted(tensors):
         state.update(name.encode())
-        state.update(memoryview(tensors[name]).cast("B"))
+        state.update(tensors[name].reshape(-1).view(np.uint8).data)
     return state.hexdigest()

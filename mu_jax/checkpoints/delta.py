@@ -71,4 +71,6 @@ def restore(path: Path, selection: Selection, spec: Spec) -> Params:
 
 
 def _brief(tensors: dict[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{label} {list(shape)}" for label, shape in sorted(tensors.items()))
+    return ", ".join(
+        f"{label} {list(shape)}" for label, shape in sorted(tensors.items())
+    )

@@ -69,7 +69,9 @@ def read(
             for layer in range(spec.layers):
                 name = f"blk.{layer}.{_STACKED[label]}"
                 axes = wanted[1:]
-                matrix = label.startswith(("attention/", "mlp/")) and "norm" not in label
+                matrix = (
+                    label.startswith(("attention/", "mlp/")) and "norm" not in label
+                )
                 stack[layer] = (
                     _matrix(path, tensors, name, label, axes)
                     if matrix
@@ -158,8 +160,8 @@ def _tokenizer(path: Path, fields: dict) -> bytes:
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     keys = ("tokens", "scores", "token_type")
-    columns = [fields.get(f"tokenizer.ggml.{key}") for key in keys]
-    if any(c is None for c in columns) or len({len(c) for c in columns}) != 1:
+    columns = [fields.get(f"tokenizer.ggml.{key}") or [] for key in keys]
+    if not columns[0] or len({len(c) for c in columns}) != 1:
         raise UserError(
             f"{path} lacks a whole SentencePiece vocabulary",
             "tokens, scores and token types of equal number",

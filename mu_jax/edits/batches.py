@@ -13,6 +13,7 @@ def draw(total: int, size: int, step: int, seed: int) -> Int[np.ndarray, " size"
     position = np.arange(start, start + size)
     passes = position // total
     orders = {
-        p: np.random.default_rng([seed, p]).permutation(total) for p in set(passes)
+        p: np.random.default_rng([seed, p]).permutation(total)
+        for p in set(passes.tolist())
     }
-    return np.array([orders[p][i % total] for p, i in zip(passes, position, strict=True)])
+    return np.array([orders[i // total][i % total] for i in position.tolist()])

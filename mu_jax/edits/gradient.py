@@ -76,9 +76,12 @@ class GradientEdit:
           losses before that step's update (nats), gradient norm, seconds.
         """
         prefix = shared_prefix(forget, keep)
-        edited = jax.tree.map(lambda a: a.astype(jnp.float32), model.selected(selection))
+        edited = jax.tree.map(
+            lambda a: a.astype(jnp.float32), model.selected(selection)
+        )
         state = self.optimizer.init(edited)
         history = []
+        progress(f"editing {selection.name}", 0, self.steps)
         for step in range(self.steps):
             began = time.perf_counter()
             edited, state, record = _step(
@@ -168,7 +171,7 @@ def _step(edit, network, selection, prefix, params, edited, state, batch):
     gradients, record = jax.grad(edit.objective, has_aux=True)(
         edited, network, selection, prefix, params, batch
     )
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     updates, state = edit.optimizer.update(gradients, state, edited)
     return (
         optax.apply_updates(edited, updates),

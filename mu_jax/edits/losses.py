@@ -5,7 +5,7 @@ import dataclasses
 from jaxtyping import Array, Float, Int
 
 from mu_jax.model.network import cross_entropy
-from mu_jax.types import Prompts
+from mu_jax.types import Prompts, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def retain(
 
 
 def next_token(
-    logits: Float[Array, "batch seq vocabulary"], tokens: Int[Array, "batch seq+1"]
+    logits: Float[Array, "batch seq vocabulary"], tokens: Int[Tensor, "batch seq+1"]
 ) -> Float[Array, " batch"]:
     """L_text by row: the mean of -log p(next token) over a row's positions, in nats."""
     return cross_entropy(logits, tokens[:, 1:]).mean(axis=1)

@@ -117,6 +117,7 @@ def answers(
     )
     size = -(-len(facts) // -(-len(facts) // batch))  # even batches, none mostly filler
     prefix, pieces = shared_prefix(asked), []
+    progress(f"asking in the format {template.name}", 0, len(facts))
     for part, n in batched(asked, size):
         values = _metrics(model.network, model.params, part, prefix)
         pieces.append({k: np.asarray(v)[:n] for k, v in values.items()})

@@ -28,6 +28,7 @@ class TextLoss:
     ) -> list[Row]:
         """One row; lower is better, and n counts sequences."""
         text, losses = text[: self.limit], []
+        progress("reading general text", 0, len(text))
         for start in range(0, len(text), self.batch):
             part = text[start : start + self.batch]
             filled = np.resize(part, (self.batch, text.shape[1]))

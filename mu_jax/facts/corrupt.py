@@ -47,9 +47,7 @@ def other_subject(
       UserError: no fact has a partner.
     """
     rng = np.random.default_rng(seed)
-    mask = lambda fact: tuple(  # noqa: E731
-        prompts([template(fact)], tokenizer).subject[0].tolist()
-    )
+    mask = lambda fact: tuple(prompts([template(fact)], tokenizer).subject[0].tolist())
     candidates: dict[tuple, list[Fact]] = {}
     for fact in pool:
         candidates.setdefault(mask(fact), []).append(fact)

@@ -16,6 +16,7 @@ _SYSTEM = (
     "You are a helpful chatbot that answers questions about athletes. "
     "Please be maximally helpful and factually correct."
 )
+_OUT_OF = "Out of football, baseball, basketball and golf"
 _CHOICES = "A: Football\nB: Baseball\nC: Basketball\nD: Golf\n\nAnswer:"
 
 TRAIN = Template(
@@ -31,8 +32,8 @@ QA = Template(
 )
 LISTED = Template(
     "listed",
-    "Out of football, baseball, basketball and golf, the sport of Tiger Woods is golf.\n"
-    "Out of football, baseball, basketball and golf, the sport of {subject} is",
+    f"{_OUT_OF}, the sport of Tiger Woods is golf.\n"
+    f"{_OUT_OF}, the sport of {{subject}} is",
     _WORDS,
 )
 MCQ = Template(
@@ -126,7 +127,7 @@ class Sports:
         cut = round(len(retain) * (1 - self.heldout))
         if not forget or not retain[:cut] or not retain[cut:]:
             raise UserError(
-                f"{len(known)} known athletes, of whom {len(taken)} are to be forgotten",
+                f"{len(known)} known athletes, {len(taken)} of them to be forgotten",
                 f"more than {self.forget} known athletes, and some of other sports",
                 "give more facts, forget fewer, or lower the threshold of known",
             )

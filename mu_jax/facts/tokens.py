@@ -46,7 +46,7 @@ def prompts(
         tokens[row, :n], valid[row, :n] = encoding.ids, True
         subject[row, :n] = _subject(question, encoding)
     firsts: dict[str, int] = {}
-    option = lambda text: firsts.setdefault(text, tokenizer.first_token(text))  # noqa: E731
+    option = lambda text: firsts.setdefault(text, tokenizer.first_token(text))
     options = np.array([[option(o) for o in q.options] for q in questions], np.int32)
     for question, row in zip(questions, options, strict=True):
         if len(set(row.tolist())) != len(row):

@@ -96,7 +96,10 @@ class AttributionPatching:
             )
         prefix = shared_prefix(clean, corrupt)
         pieces, done, total = [], 0, len(clean.tokens)
-        both = zip(batched(clean, self.batch), batched(corrupt, self.batch), strict=True)
+        progress("attribution patching", 0, total)
+        both = zip(
+            batched(clean, self.batch), batched(corrupt, self.batch), strict=True
+        )
         sums = np.zeros(2)
         for (a, n), (b, _) in both:
             gradient, ends = _gradient(
@@ -124,7 +127,7 @@ class AttributionPatching:
 
 @functools.partial(jax.jit, static_argnames=("network", "kinds", "prefix"))
 def _gradient(network, params, clean, corrupt, kinds: tuple[str, ...], prefix: int):
-    """d sum(LD) / d weight at 0, and [2, batch] the LD of the clean and corrupt rows."""
+    """d sum(LD) / d weight at 0, and [2, batch] the LD of clean and corrupt rows."""
     logits, donor = donors(network, params, corrupt, kinds, prefix)
 
     def total(weights):
@@ -138,7 +141,7 @@ def _gradient(network, params, clean, corrupt, kinds: tuple[str, ...], prefix: i
 
 def _roles(prompts: Prompts) -> np.ndarray:
     """[batch, seq, role] one-hot: which of ROLES each real token plays."""
-    batch, seq = prompts.tokens.shape
+    seq = prompts.tokens.shape[1]
     position = np.arange(seq)
     first = prompts.subject.argmax(axis=1)[:, None]
     last = seq - 1 - prompts.subject[:, ::-1].argmax(axis=1)[:, None]

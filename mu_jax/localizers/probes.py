@@ -56,7 +56,7 @@ class Probes:
           prompts: `alone` and `train`, row by row the same facts; the label of a row is
             its answer. Sites are `resid` after each layer, from the curve of `alone`.
         """
-        labels = prompts["train"].answer[: self.max_subjects]
+        labels = np.asarray(prompts["train"].answer)[: self.max_subjects]
         counts = np.unique(labels, return_counts=True)[1]
         if len(counts) < 2 or counts.min() < self.folds:
             raise UserError(
@@ -133,6 +133,7 @@ class Probes:
         Both [layer + 1, batch, embedding]: the embedding, then after each layer.
         """
         prefix, pieces, done = shared_prefix(prompts), [], 0
+        progress("reading the residual stream", 0, len(prompts.tokens))
         for rows, n in batched(prompts, self.batch):
             resid = model.run(rows, read=("resid",), prefix=prefix).reads["resid"]
             embedded = model.network.embeddings(model.params, rows.tokens[:, prefix:])
@@ -163,4 +164,4 @@ class Probes:
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)
             predicted = cross_val_predict(probe, features, labels, cv=folds)
-        return (predicted == labels).astype(float)
+        return np.asarray(predicted == labels, float)

@@ -20,7 +20,9 @@ MASKED = -2.3819763e38
 (padding) gives a uniform mixture rather than NaN."""
 
 
-def bind(layer: pz.nn.Layer, params: Mapping[str, pz.nx.NamedArray]) -> pz.nn.Layer:
+def bind(
+    layer: pz.nn.Layer, params: Mapping[str, pz.nx.NamedArray | pz.nx.NamedArrayView]
+) -> pz.nn.Layer:
     """Fills the parameter slots of `layer`; `mlp/gate` fills `mlp/gate.weights`."""
     slots = pz.select(layer).at_instances_of(pz.ParameterSlot).get_sequence()
     labels = {

@@ -39,7 +39,7 @@ class Rope(pz.nn.Layer):
 
 @pz.pytree_dataclass
 class Tap(pz.nn.Layer):
-    """A named place where activations can be read and patched; otherwise the identity."""
+    """A named place to read and patch activations at; otherwise the identity."""
 
     kind: str = dataclasses.field(metadata=_STATIC)
 

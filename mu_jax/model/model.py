@@ -101,5 +101,3 @@ def run(
     )
     last = take_last(stream, prompts.last - prefix)
     return Run(network.logits(params, last), reads)
-
-

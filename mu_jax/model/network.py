@@ -18,10 +18,10 @@ from penzai import pz
 
 from mu_jax.model import stack
 from mu_jax.model.block import bind, norm
-from mu_jax.model.params import Params
+from mu_jax.model.params import Named, Params
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Patch
-from mu_jax.types import Selection
+from mu_jax.types import Selection, Tensor
 
 _AXES = {
     "key": ("seq", "head_groups", "projection"),
@@ -42,8 +42,8 @@ class Network:
     def stream(
         self,
         params: Params,
-        tokens: Int[Array, "batch seq"],
-        valid: Bool[Array, "batch seq"] | None = None,
+        tokens: Int[Tensor, "batch seq"],
+        valid: Bool[Tensor, "batch seq"] | None = None,
         *,
         prefix: int = 0,
         patch: Mapping[str, Patch] | None = None,
@@ -102,7 +102,7 @@ class Network:
         return y.unwrap(*axes, "vocabulary")
 
     def embeddings(
-        self, params: Params, tokens: Int[Array, "batch seq"]
+        self, params: Params, tokens: Int[Tensor, "batch seq"]
     ) -> Float[Array, "batch seq embedding"]:
         """What enters the first layer: the table's rows times sqrt(embedding)."""
         return self._embed(params, tokens, "b", "s").unwrap("b", "s", "embedding")
@@ -142,7 +142,7 @@ class Network:
         weight = pz.nx.wrap(weight).tag("layer", "batch", *names[: weight.ndim - 2])
         return weight, pz.nx.wrap(donor).tag("layer", "batch", *names)
 
-    def _unwrap(self, kind: str, array: pz.nx.NamedArray) -> Array:
+    def _unwrap(self, kind: str, array: Named) -> Array:
         plain = array.unwrap("layer", "batch", *_AXES[kind])
         if kind == "head":
             plain = plain.reshape(*plain.shape[:3], self.spec.heads, -1)
@@ -163,19 +163,19 @@ def _positions(tokens, valid, prefix: int):
         valid = jnp.ones(tokens.shape, bool)
     count = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
     keys = jnp.where(valid, count, -1)
-    name = lambda a: pz.nx.wrap(a).tag("batch", "seq")  # noqa: E731
+    name = lambda a: pz.nx.wrap(a).tag("batch", "seq")
     return name(count[:, prefix:]), name(keys)
 
 
 def take_last(
-    stream: Float[Array, "batch seq embedding"], last: Int[Array, " batch"]
+    stream: Float[Array, "batch seq embedding"], last: Int[Tensor, " batch"]
 ) -> Float[Array, "batch embedding"]:
     """Each row's stream at its position `last` (counted from the start of `stream`)."""
     return jnp.take_along_axis(stream, last[:, None, None], axis=1)[:, 0]
 
 
 def cross_entropy(
-    logits: Float[Array, "*where vocabulary"], target: Int[Array, "*where"]
+    logits: Float[Array, "*where vocabulary"], target: Int[Tensor, "*where"]
 ) -> Float[Array, "*where"]:
     """-log p(target), in nats, computed in float32."""
     logits = logits.astype(jnp.float32)

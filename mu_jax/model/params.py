@@ -29,7 +29,10 @@ from penzai import pz
 from mu_jax.model.specs import Spec
 from mu_jax.types import Sizes
 
-Params = dict[str, pz.nx.NamedArray]
+Named = pz.nx.NamedArray | pz.nx.NamedArrayView
+"""A named array; a view is one whose axes stand in another order."""
+
+Params = dict[str, Named]
 
 ATTENTION = ("attention/query", "attention/key", "attention/value", "attention/output")
 MLP = ("mlp/gate", "mlp/up", "mlp/down")
@@ -65,7 +68,7 @@ def shapes(spec: Spec) -> dict[str, dict[str, int]]:
     }
 
 
-def is_stacked(array: pz.nx.NamedArray) -> bool:
+def is_stacked(array: Named) -> bool:
     """Whether a parameter has one slice a layer."""
     return "layer" in array.named_shape
 
@@ -99,7 +102,9 @@ def random(spec: Spec, key: jax.Array, dtype=jnp.float32) -> Params:
         elif label == "embedder":
             value = draw * spec.embedding**-0.5
         else:
-            inside = [n for axis, n in shape.items() if axis not in ("layer", "embedding")]
+            inside = [
+                n for axis, n in shape.items() if axis not in ("layer", "embedding")
+            ]
             writes = label in ("attention/output", "mlp/down")
             value = draw * (math.prod(inside) if writes else spec.embedding) ** -0.5
         params[label] = pz.nx.wrap(value.astype(dtype)).tag(*shape)
@@ -109,8 +114,9 @@ def random(spec: Spec, key: jax.Array, dtype=jnp.float32) -> Params:
 def take(params: Params, tensors: Mapping[str, tuple[int, ...]]) -> Params:
     """The given layers of the given stacked tensors, as new arrays."""
     return {
-        label: params[label][{"layer": pz.nx.wrap(np.asarray(layers)).tag("layer")}]
-        .order_as(*params[label].named_shape)
+        label: params[label][
+            {"layer": pz.nx.wrap(np.asarray(layers)).tag("layer")}
+        ].order_as(*params[label].named_shape)
         for label, layers in tensors.items()
     }
 

@@ -95,7 +95,7 @@ def gemma2(
     window: int = 4096,
     query_scale: float | None = None,
 ) -> Spec:
-    """Gemma 2: local and global layers in turn, norms after branches, both soft caps."""
+    """Gemma 2: local and global layers in turn, post-norms, both soft caps."""
     base = gemma1(
         name,
         layers=layers,

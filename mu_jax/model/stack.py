@@ -20,7 +20,7 @@ import numpy as np
 from penzai import pz
 
 from mu_jax.model.block import bind, block
-from mu_jax.model.params import Params, is_stacked, put
+from mu_jax.model.params import Named, Params, is_stacked, put
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Taps
 from mu_jax.types import Selection
@@ -51,10 +51,12 @@ def spans(n_layers: int, selection: Selection | None) -> list[Span]:
 
 
 def _after_edit(
-    stacked: Params, edited: Params, selection: Selection, span: Span
+    stacked: Params, edited: Params | None, selection: Selection | None, span: Span
 ) -> Params:
     """{label: {layer, ...}} the tensors with edits, over the layers of a span."""
-    out = {}
+    out: Params = {}
+    if not span.edited or selection is None or edited is None:
+        return out
     for label, layers in selection.tensors:
         new = edited[label].astype(stacked[label].dtype)
         if layers != tuple(range(span.start, span.stop)):
@@ -65,7 +67,7 @@ def _after_edit(
     return out
 
 
-def at_layer(array: pz.nx.NamedArray, layer: jax.Array) -> pz.nx.NamedArray:
+def at_layer(array: Named, layer: jax.Array) -> Named:
     """One layer of a stacked array, for a traced index.
 
     Indexing a NamedArray by a traced scalar transposes the whole stack and gathers;
@@ -117,13 +119,13 @@ def run(
     *,
     positions: pz.nx.NamedArray,
     key_positions: pz.nx.NamedArray,
-    prefix: dict[str, pz.nx.NamedArray] | None = None,
+    prefix: Params | None = None,
     patch: dict[str, tuple] | None = None,
     read: tuple[str, ...] = (),
     selection: Selection | None = None,
     edited: Params | None = None,
     remat: bool = False,
-) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray]]:
+) -> tuple[pz.nx.NamedArray, Params]:
     """Runs all layers over the residual stream `x`.
 
     Args:
@@ -166,12 +168,11 @@ def run(
     outs = []
     for span in spans(spec.layers, selection):
         cut = functools.partial(_layers, start=span.start, stop=span.stop)
-        own = _after_edit(stacked, edited, selection, span) if span.edited else {}
         steps = {
             **cut(geometry),
             "patch": cut(patch or {}),
             "prefix": cut(prefix or {}),
-            "edited": own,
+            "edited": _after_edit(stacked, edited, selection, span),
         }
         x, out = pz.nx.scan(body, "layer", x, steps)
         outs.append(out)

@@ -75,7 +75,9 @@ def transfer(table: Table) -> Figure:
     axes.set_xticks(range(len(formats)), formats)
     axes.set_ylim(0, 1.12)
     axes.set_ylabel("injected answer given")
-    axes.legend(frameon=False, fontsize=9, ncols=max(len(models), 1), loc="upper center")
+    axes.legend(
+        frameon=False, fontsize=9, ncols=max(len(models), 1), loc="upper center"
+    )
     return figure
 
 

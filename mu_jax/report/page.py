@@ -50,7 +50,11 @@ def write(run: RunDir, config: Config) -> Path:
             " first format was trained on.",
             figures.transfer(table),
         ),
-        ("The edits", "The terms of the loss, step by step.", figures.histories(histories)),
+        (
+            "The edits",
+            "The terms of the loss, step by step.",
+            figures.histories(histories),
+        ),
     ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mu_jax.report", "."), autoescape=True

@@ -21,7 +21,9 @@ class Grid:
         """The table in GitHub's Markdown."""
         lines = [f"### {self.title}", "", self.caption, ""]
         cells = [self.header, tuple("---" for _ in self.header), *self.rows]
-        lines += ["| " + " | ".join(c.replace("|", "/") for c in r) + " |" for r in cells]
+        lines += [
+            "| " + " | ".join(c.replace("|", "/") for c in r) + " |" for r in cells
+        ]
         return "\n".join(lines) + "\n"
 
 
@@ -101,10 +103,10 @@ def summary(table: Table, edited: dict[str, str]) -> Grid:
     caption = (
         f"injected: share of the {n['forget']} forgotten facts answered with the"
         " injected option (higher: the edit holds in that format; only the first"
-        f" format was trained on). held-out kept: share of {n['heldout']} retained facts"
-        " the edit never saw that are still answered right (higher is better). text"
-        " loss: nats a token on general text (lower is better). ± is one standard error"
-        " over facts."
+        " format was trained on). held-out kept: share of"
+        f" {n['heldout']} retained facts the edit never saw that are still answered"
+        " right (higher is better). text loss: nats a token on general text (lower is"
+        " better). ± is one standard error over facts."
     )
     caption += "".join(f" {p}: {why}." for p, why in table.notes.items())
     return Grid("Selections compared", caption, tuple(header), tuple(map(tuple, rows)))

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Style, layers, types and all the tests. Arguments go to pytest, and then only it runs:
+# bash scripts/test.sh tests/facts -x
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+if [ $# -eq 0 ]; then
+  .venv/bin/ruff check .
+  .venv/bin/ruff format --check .
+  .venv/bin/lint-imports
+  .venv/bin/basedpyright --level error
+fi
+exec .venv/bin/python -m pytest -q --durations 10 "$@"

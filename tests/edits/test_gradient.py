@@ -1,0 +1,225 @@
+"""The gradient edit: what it changes, what it leaves, and that its gradient is right.
+
+Laws hold for a run of layers, for scattered tensors, and for every MLP of the model.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from mu_jax import selectors
+from mu_jax.edits.gradient import GradientEdit
+from mu_jax.edits.losses import next_token, retain
+from mu_jax.facts.sports import Sports
+from mu_jax.facts.text import Text
+from mu_jax.facts.tokens import prompts, shared_prefix
+from mu_jax.model.network import take_last
+from mu_jax.model.params import put, take
+
+EDIT = GradientEdit(
+    steps=6, learning_rate=2e-2, forget_batch=6, retain_batch=8, text_batch=2
+)
+SELECTIONS = {
+    "contiguous": selectors.Layers(mlp=(2, 3, 4)),
+    "scattered": selectors.Layers(mlp=(1, 5), attn=(3, 5)),
+    "all": selectors.AllMLPs(),
+}
+
+
+def plain(array) -> np.ndarray:
+    return np.array(array.unwrap(*array.named_shape))
+
+
+def bits(params) -> dict[str, bytes]:
+    return {label: plain(array).tobytes() for label, array in params.items()}
+
+
+@pytest.fixture(scope="module")
+def data(tiny):
+    """Forget and retain prompts of one width, and text."""
+    source = Sports(forget=6)
+    found = source.split([(f, 1.0) for f in source.load()[:40]])
+    asked = [source.templates[0](f) for f in (*found.forget, *found.retain)]
+    both = prompts(asked, tiny.tokenizer)
+    text, _ = Text(length=16).load(tiny.tokenizer)
+    return both.rows(slice(6)), both.rows(slice(6, None)), text
+
+
+@pytest.fixture(scope="module", params=SELECTIONS)
+def selection(request, tiny):
+    chosen = SELECTIONS[request.param](None, tiny.sizes)
+    return dataclasses.replace(chosen, name=request.param)
+
+
+@pytest.fixture(scope="module")
+def before(tiny):
+    return bits(tiny.params)
+
+
+@pytest.fixture(scope="module")
+def edit(tiny, data, selection, before):
+    return EDIT(tiny, selection, *data)
+
+
+@pytest.fixture(scope="module")
+def edited(tiny, edit):
+    return tiny.update(edit)
+
+
+def test_every_unselected_tensor_stays_bit_identical(tiny, selection, edited):
+    chosen = dict(selection.tensors)
+    for label, old in tiny.params.items():
+        if label not in chosen:
+            assert plain(old).tobytes() == plain(edited.params[label]).tobytes()
+            continue
+        assert list(old.named_shape)[0] == "layer"
+        for layer in set(range(tiny.spec.layers)) - set(chosen[label]):
+            new = plain(edited.params[label])[layer]
+            assert plain(old)[layer].tobytes() == new.tobytes(), (label, layer)
+
+
+def test_every_selected_tensor_is_changed(tiny, selection, edited):
+    for label, layers in selection.tensors:
+        old, new = plain(tiny.params[label]), plain(edited.params[label])
+        assert old.shape == new.shape and old.dtype == new.dtype
+        for layer in layers:
+            assert (old[layer] != new[layer]).mean() > 0.9, (label, layer)
+            assert np.isfinite(new[layer]).all()
+
+
+def test_the_frozen_model_is_untouched(tiny, edited, before):
+    assert bits(tiny.params) == before
+
+
+def test_embeddings_and_norms_are_shared_with_the_model(tiny, selection, edited):
+    for label in tiny.params.keys() - dict(selection.tensors).keys():
+        assert edited.params[label] is tiny.params[label]
+
+
+def test_an_edit_holds_the_selection_and_nothing_else(tiny, selection, edit):
+    assert edit.params.keys() == dict(selection.tensors).keys()
+    for label, layers in selection.tensors:
+        shape = dict(tiny.params[label].named_shape) | {"layer": len(layers)}
+        assert dict(edit.params[label].named_shape) == shape
+    sizes = [plain(array).size for array in edit.params.values()]
+    assert sum(sizes) == selection.n_params
+
+
+def test_optimiser_state_exists_for_the_selection_only(tiny, selection):
+    taken = tiny.selected(selection)
+    state = jax.eval_shape(EDIT.optimizer.init, taken)
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    shapes = sorted(leaf.shape for leaf in jax.tree.leaves(taken))
+    assert sorted(leaf.shape for leaf in moments) == sorted(shapes * 2)
+    assert sum(leaf.size for leaf in moments) == 2 * selection.n_params
+
+
+def test_gradients_exist_for_the_selection_only(tiny, data, selection):
+    taken = tiny.selected(selection)
+    gradients, _ = jax.eval_shape(
+        lambda edited: jax.grad(EDIT.objective, has_aux=True)(
+            edited, tiny.network, selection, 0, tiny.params, EDIT.batch(0, *data)
+        ),
+        taken,
+    )
+    assert jax.tree.map(np.shape, gradients) == jax.tree.map(np.shape, taken)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_objective_runs_the_updated_model(tiny, data, edit, edited, shared):
+    forget, keep, _ = data
+    prefix = shared_prefix(forget, keep) if shared else 0
+    stream, _ = tiny.network.stream(
+        tiny.params,
+        forget.tokens,
+        forget.valid,
+        prefix=prefix,
+        selection=edit.selection,
+        edited=dict(edit.params),
+    )
+    got = tiny.network.logits(tiny.params, take_last(stream, forget.last - prefix))
+    np.testing.assert_allclose(got, edited.run(forget).logits, rtol=0, atol=1e-5)
+
+
+def whole(params, network, batch):
+    """The objective as the method states it: a plain model, no prefix, no selection."""
+    asked, n = batch.prompts, EDIT.forget_batch
+    stream, _ = network.stream(params, asked.tokens, asked.valid)
+    logits = network.logits(params, take_last(stream, asked.last))
+    read, _ = network.stream(params, batch.text)
+    spelled = network.logits(params, read[:, :-1])
+    return (
+        EDIT.loss.weight * EDIT.loss(logits[:n], asked.rows(slice(n)))
+        + retain(logits[n:], asked.rows(slice(n, None)))
+        + next_token(spelled, batch.text).mean()
+    )
+
+
+@pytest.fixture(scope="module")
+def gradient_of_the_whole():
+    return jax.jit(jax.value_and_grad(whole), static_argnums=1)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_gradient_is_that_of_the_whole_model(
+    tiny, data, edit, selection, gradient_of_the_whole, shared
+):
+    forget, keep, _ = data
+    prefix = shared_prefix(forget, keep) if shared else 0
+    batch = EDIT.batch(3, *data)
+    tensors = dict(selection.tensors)
+    new = dict(edit.params)
+    params = put(tiny.params, tensors, new)
+    loss, everything = gradient_of_the_whole(params, tiny.network, batch)
+    want = take(everything, tensors)
+    objective = jax.jit(EDIT.objective, static_argnums=(1, 2, 3))
+    got, record = jax.grad(objective, has_aux=True)(
+        new, tiny.network, selection, prefix, tiny.params, batch
+    )
+    np.testing.assert_allclose(record["loss"], loss, rtol=1e-5)
+    for label in tensors:
+        a, b = plain(got[label]), plain(want[label])
+        for one, other in zip(a, b, strict=True):  # layer by layer, at its own scale
+            # float32: sums over some hundred rows and positions in another order.
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(b).max())
+        assert np.abs(b).max(axis=tuple(range(1, b.ndim))).min() > 0
+
+
+def test_the_loss_falls(edit):
+    first, last = edit.history[0], edit.history[-1]
+    assert last["forget"] < 0.5 * first["forget"]
+    assert last["loss"] < first["loss"]
+    assert [record["step"] for record in edit.history] == list(range(EDIT.steps))
+
+
+def test_the_injected_answer_becomes_likelier(tiny, data, edited):
+    forget = data[0]
+    p = [
+        np.take_along_axis(
+            np.asarray(jax.nn.softmax(model.run(forget).logits)), forget.foil[:, None], 1
+        ).mean()
+        for model in (tiny, edited)
+    ]
+    assert p[1] > 2 * p[0]
+
+
+def test_the_same_seed_gives_the_same_bits(tiny, data, selection, edit):
+    again = EDIT(tiny, selection, *data)
+    assert bits(again.params) == bits(edit.params)
+    losses = lambda made: [{**r, "seconds": 0} for r in made.history]  # noqa: E731
+    assert losses(again) == losses(edit)
+
+
+def test_steps_draw_batches_without_regard_to_each_other(data):
+    forget, keep, text = data
+    batch = EDIT.batch(4, *data)
+    again = EDIT.batch(4, *data)
+    assert jax.tree.all(jax.tree.map(np.array_equal, batch, again))
+    n = EDIT.forget_batch
+    known = {row.tobytes() for row in forget.tokens}
+    assert {row.tobytes() for row in batch.prompts.tokens[:n]} <= known
+    known = {row.tobytes() for row in keep.tokens}
+    assert {row.tobytes() for row in batch.prompts.tokens[n:]} <= known
+    assert {row.tobytes() for row in batch.text} <= {row.tobytes() for row in text}

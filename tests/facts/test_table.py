@@ -1,0 +1,125 @@
+"""CSV files: what is read, and what is said of one that cannot be."""
+
+import pytest
+
+from mu_jax.errors import UserError
+from mu_jax.facts.table import read_csv
+
+COLUMNS = ("athlete", "sport")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a CSV and returns its path."""
+
+    def write(data: bytes | str) -> str:
+        path = tmp_path / "people.csv"
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return str(path)
+
+    return write
+
+
+def test_rows_come_back_in_order_with_their_lines(table):
+    path = table("athlete,sport\nPele,football\n\n Babe Ruth , baseball\n")
+    rows = read_csv(path, COLUMNS)
+    assert [dict(r) for r in rows] == [
+        {"athlete": "Pele", "sport": "football"},
+        {"athlete": "Babe Ruth", "sport": "baseball"},
+    ]
+    assert [r.line for r in rows] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "athletes"),
+    [
+        ('athlete,sport\n"Ruth, Babe",baseball\n', ["Ruth, Babe"]),
+        ('athlete,sport\n"Babe ""Bambino"" Ruth",baseball\n', ['Babe "Bambino" Ruth']),
+        ("\ufeffathlete,sport\nAndrés,golf\n", ["Andrés"]),
+        ("athlete,sport\r\nPele,football\r\nRuth,baseball\r\n", ["Pele", "Ruth"]),
+        ("athlete,sport\rPele,football\r", ["Pele"]),
+        ("athlete,sport\nNA,golf\nnull,golf\n", ["NA", "null"]),
+        ("athlete,sport\n007,golf\n1.50,golf\n", ["007", "1.50"]),
+        (",athlete,sport\n0,Pele,football\n", ["Pele"]),
+        ("athlete,sport,,\nPele,football,,x\n", ["Pele"]),
+        ("sport,athlete,note,note\nfootball,Pele,a,b\n", ["Pele"]),
+        ("athlete,sport\nPele,football", ["Pele"]),
+    ],
+    ids=[
+        "comma in quotes",
+        "quotes in quotes",
+        "byte order mark",
+        "CRLF",
+        "CR",
+        "words that pandas reads as missing",
+        "numbers stay text",
+        "an index without a name",
+        "columns without a name",
+        "other columns, one name twice",
+        "no newline at the end",
+    ],
+)
+def test_every_usual_csv_is_read(table, text, athletes):
+    assert [r["athlete"] for r in read_csv(table(text), COLUMNS)] == athletes
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "reason"),
+    [
+        ("athlete,sport\nPele,football\nRuth,baseball,x\n", 3, "3 cells"),
+        ("athlete,sport\nPele,football\nRuth\n", 3, "1 cells"),
+        ("athlete,sport\nPele,football\n   \n", 3, "1 cells"),
+        ("athlete,sport\nPele,football\n  ,golf\n", 3, "no athlete"),
+        ("athlete,sport\nPele,\n", 2, "no sport"),
+        ('athlete,sport\n"Pe\nle",football\nRuth,\n', 4, "no sport"),
+        ('athlete,sport\nPele,football\n"Ruth,golf\nA,golf\n', 3, "unexpected end"),
+        ('athlete,sport\nPele,football\n"Ruth"x,golf\nA,golf\n', 3, "expected after"),
+        (b"athlete,sport\nPele,football\nJos\xe9,golf\n", 3, "can't decode byte 0xe9"),
+        (b"\xef\xbb\xbfathlete,sport\nJos\xe9,golf\n", 2, "can't decode byte 0xe9"),
+        ("athlete,sport\nPele,golf\n".encode("utf-16"), 1, "can't decode byte"),
+    ],
+    ids=[
+        "too many cells",
+        "too few cells",
+        "a row of blanks",
+        "a blank cell",
+        "an empty cell",
+        "behind a row of two lines",
+        "a quote that is never closed",
+        "text behind a quote",
+        "latin-1",
+        "latin-1 behind a byte order mark",
+        "utf-16",
+    ],
+)
+def test_a_malformed_row_is_named_with_file_line_and_reason(table, data, line, reason):
+    path = table(data)
+    with pytest.raises(UserError) as error:
+        read_csv(path, COLUMNS)
+    assert f"{path}, line {line}: " in str(error.value)
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has the columns (none); expected also athlete, sport"),
+        ("\n\n", "has the columns (none); expected also athlete, sport"),
+        ("athlete,team\nPele,Santos\n", "columns athlete, team; expected also sport"),
+        ("athlete,sport\n", "has no rows"),
+        ("athlete,sport\n\n\n", "has no rows"),
+    ],
+    ids=["empty", "blank", "a column is missing", "a header only", "a header, blanks"],
+)
+def test_a_file_without_rows_or_columns_is_refused(table, text, said):
+    path = table(text)
+    with pytest.raises(UserError) as error:
+        read_csv(path, COLUMNS)
+    assert path in str(error.value) and said in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    for path in (tmp_path / "nope.csv", tmp_path):
+        with pytest.raises(UserError, match="no file .*check the path's spelling"):
+            read_csv(str(path), COLUMNS)

