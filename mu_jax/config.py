@@ -71,6 +71,15 @@ class Config:
                     "letters, digits, '.', '_' and '-'",
                     "it becomes the name of a folder",
                 )
+        for i, (name, selector) in enumerate(self.selections.items()):
+            budget = getattr(selector, "budget", None)
+            earlier = list(self.selections)[:i]
+            if isinstance(budget, str) and budget not in earlier:
+                raise UserError(
+                    f"the budget of {name!r} is {budget!r}",
+                    "a number, or the name of an earlier selection",
+                    f"earlier ones: {', '.join(earlier) or 'none'}",
+                )
         if "unedited" in self.selections:
             raise UserError("a selection called 'unedited'", "another name")
 

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,8 @@ class RunDir:
         self.write_lines("asked.jsonl", records)
 
     def read_asked(self) -> list[tuple[Fact, float]]:
-        return [
-            (_fact(line), float(line["probability"]))
-            for line in self.read_lines("asked.jsonl", "facts")
-        ]
+        build = lambda line: (_fact(line), float(line["probability"]))
+        return list(self.read_lines("asked.jsonl", "facts", build))
 
     def write_facts(self, facts: Facts) -> None:
         self.write_lines(
@@ -60,12 +58,10 @@ class RunDir:
         )
 
     def read_facts(self) -> Facts:
-        return Facts(
-            tuple(
-                Known(_fact(line), str(line["split"]), float(line["probability"]))
-                for line in self.read_lines("facts.jsonl", "facts")
-            )
+        build = lambda line: Known(
+            _fact(line), str(line["split"]), float(line["probability"])
         )
+        return Facts(tuple(self.read_lines("facts.jsonl", "facts", build)))
 
     # ---- scores and selections
 
@@ -109,20 +105,19 @@ class RunDir:
         self.write_lines("evals.jsonl", map(dataclasses.asdict, rows))
 
     def read_rows(self) -> list[Row]:
-        with self._readable("evals.jsonl"):
-            return [Row(**r) for r in self.read_lines("evals.jsonl", "evaluate")]
+        return list(self.read_lines("evals.jsonl", "evaluate", lambda r: Row(**r)))
 
     # ---- stamps: which settings an artefact was made with
 
-    def stamp(self, artefact: str, fingerprint: str) -> None:
-        """Records that `artefact` is now whole, made with these settings."""
-        self.write_json("stamps.json", {**self.stamps(), artefact: fingerprint})
+    def stamp(self, made: Mapping[str, str]) -> None:
+        """Records {artefact: fingerprint} of what is now whole."""
+        self.write_json("stamps.json", {**self.stamps(), **made})
 
     def stamps(self) -> dict[str, str]:
         try:
-            return self.read_json("stamps.json", "")
-        except UserError:
-            return {}
+            return dict(self.read_json("stamps.json", ""))
+        except (UserError, TypeError, ValueError):
+            return {}  # then everything is made again
 
     # ---- files
 
@@ -162,15 +157,19 @@ class RunDir:
         with self._readable(name):
             return json.loads(self._read(name, made_by))
 
-    def read_lines(self, name: str, made_by: str) -> Iterator[Any]:
-        text = self._read(name, made_by)
-        for number, line in enumerate(text.splitlines(), 1):
+    def read_lines(
+        self, name: str, made_by: str, build: Callable[[Any], Any] = dict
+    ) -> Iterator[Any]:
+        """What `build` makes of each line's record."""
+        lines = self._read(name, made_by).splitlines()
+        for number, line in enumerate(lines, 1):
             with self._readable(f"{name}, line {number}"):
-                yield json.loads(line)
+                made = build(json.loads(line))
+            yield made
 
-    def _read(self, name: str, made_by: str) -> str:
+    def _read(self, name: str, made_by: str) -> bytes:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return (self.path / name).read_bytes()
         except FileNotFoundError:
             raise UserError(
                 f"no {name} in {self.path}",
@@ -192,7 +191,7 @@ class _Readable:
         return self
 
     def __exit__(self, kind, error, trace):
-        damaged = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+        damaged = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
         if isinstance(error, damaged) and not isinstance(error, UserError):
             raise UserError(
                 f"{self.path} is damaged ({type(error).__name__}: {error})",

@@ -130,6 +130,12 @@ Selector = FactLookup | Top | Random | Layers | LateMLPs | AllMLPs
 
 def cost(site: Site, sizes: Sizes) -> int:
     """Parameters of the component at a site."""
+    if site.kind not in TENSORS:
+        raise UserError(
+            f"the component {site}, of kind {site.kind!r}",
+            f"one of {', '.join(TENSORS)}",
+            "select kinds of sites that have tensors of their own",
+        )
     return sum(sizes.tensors[label] for label in TENSORS[site.kind])
 
 

@@ -13,6 +13,7 @@ stage redoes what those settings changed and nothing else.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -46,13 +47,27 @@ class Run:
     dir: RunDir
     console: Console
     force: bool = False
-    _model: Model | None = None
 
-    @property
+    @functools.cached_property
     def model(self) -> Model:
-        if self._model is None:
-            self._model = load(self.config.model, self.progress)
-        return self._model
+        """The unedited model, loaded when a stage first needs it."""
+        return load(self.config.model, self.progress)
+
+    @functools.cached_property
+    def provenance(self) -> dict:
+        """The config, with the versions and the commit that run it."""
+        packages = ("jax", "jaxlib", "penzai", "optax", "orbax-checkpoint", "numpy")
+        versions = {p: importlib.metadata.version(p) for p in packages}
+        commit = ""
+        with suppress(OSError, subprocess.CalledProcessError):
+            commit = subprocess.run(
+                ["git", "rev-parse", "HEAD"],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                check=True,
+                text=True,
+            ).stdout.strip()
+        return {"config": encode(self.config), "versions": versions, "commit": commit}
 
     @property
     def progress(self) -> Progress:
@@ -65,7 +80,7 @@ class Run:
         c, (kind, _, name) = self.config, artefact.partition("/")
         match kind:
             case "facts":
-                parts = [c.model, c.facts, c.known]
+                parts = [c.model, c.facts, c.known, self.contents(c.facts.path)]
             case "scores":
                 parts = [self.fingerprint("facts"), getattr(c, name)]
             case "selections":
@@ -82,15 +97,28 @@ class Run:
                     self.fingerprint(f"selections/{name}"),
                     c.edit,
                     c.text,
+                    self.contents(c.text.path),
                 ]
             case "evals":
                 parts = [self.fingerprint("facts"), c.recall, c.text_loss, c.text]
+                parts.append(self.contents(c.text.path))
                 if name != UNEDITED:
                     parts.append(self.fingerprint(f"edits/{name}"))
             case _:
                 raise KeyError(artefact)
         text = json.dumps([encode(p) for p in parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def contents(self, path: str | None) -> str:
+        """A digest of an input file; of a file no longer there, the one last seen.
+
+        So a changed file is noticed, and a run directory works where the file is not.
+        """
+        if path is None:
+            return ""
+        with suppress(OSError):
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        return self.dir.stamps().get(f"file {path}", "")
 
     def fresh(self, artefact: str) -> bool:
         """Whether it exists and was made with the present settings."""
@@ -114,7 +142,11 @@ class Run:
                 self.console.say(f"  {artefact}: up to date")
                 continue
             yield artefact
-            self.dir.stamp(artefact, self.fingerprint(artefact))
+            self.dir.write_json("config.json", self.provenance)
+            stamps = {artefact: self.fingerprint(artefact)}
+            for path in filter(None, (self.config.facts.path, self.config.text.path)):
+                stamps[f"file {path}"] = self.contents(path)
+            self.dir.stamp(stamps)
 
 
 # ---- stages, in order
@@ -188,12 +220,6 @@ def select(run: Run) -> None:
         selector = run.config.selections[name]
         budget = getattr(selector, "budget", None)
         if isinstance(budget, str):
-            if budget not in run.config.selections:
-                raise UserError(
-                    f"the budget of {name!r} is {budget!r}",
-                    "a number, or the name of an earlier selection",
-                    f"there are {', '.join(run.config.selections)}",
-                )
             run.need(f"selections/{budget}", "select")
             size = run.dir.read_selection(budget).n_params
             selector = dataclasses.replace(selector, budget=size)
@@ -234,9 +260,9 @@ def evaluate(run: Run) -> None:
     """Measure the unedited and every edited model."""
     run.need("facts", "facts")
     found, templates = run.dir.read_facts(), run.config.facts.templates
-    kept = {row.model: [] for row in _rows(run)}
-    for row in _rows(run):
-        kept[row.model].append(row)
+    kept: dict[str, list[Row]] = {}
+    for row in run.dir.read_rows() if run.dir.exists("evals.jsonl") else []:
+        kept.setdefault(row.model, []).append(row)
     names = [UNEDITED, *run.config.selections]
     for artefact in run.todo([f"evals/{name}" for name in names]):
         name = artefact.partition("/")[2]
@@ -278,7 +304,6 @@ STAGES: dict[str, Callable[[Run], None]] = {
 
 def start(run: Run, stage: str) -> None:
     """Runs one stage, or all of them for `run`."""
-    run.dir.write_json("config.json", _provenance(run.config))
     names = list(STAGES) if stage == "run" else [stage]
     for number, name in enumerate(names, 1):
         doc = STAGES[name].__doc__ or ""
@@ -288,22 +313,6 @@ def start(run: Run, stage: str) -> None:
 
 
 # ---- helpers
-
-
-def _provenance(config: Config) -> dict:
-    """The config with the versions and the commit that made the run."""
-    packages = ("jax", "jaxlib", "penzai", "optax", "orbax-checkpoint", "numpy")
-    versions = {p: importlib.metadata.version(p) for p in packages}
-    commit = ""
-    with suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout.strip()
-    return {"config": encode(config), "versions": versions, "commit": commit}
 
 
 def _prompts(model: Model, questions) -> Prompts:
@@ -323,7 +332,3 @@ def _edited(run: Run, name: str) -> Model:
     model, selection = run.model, run.dir.read_selection(name)
     params = delta.restore(run.dir.edit(name) / "params", selection, model.spec)
     return model.update(Edit(selection, params, []))
-
-
-def _rows(run: Run) -> list[Row]:
-    return run.dir.read_rows() if run.dir.exists("evals.jsonl") else []

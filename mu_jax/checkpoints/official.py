@@ -93,7 +93,9 @@ def from_official(
     layout = _layout(spec, transpose_gating_einsum)
     flat = dict(_flat(tree))
     _check(flat, _shapes(layout, spec), spec)
-    params = {label: _enter(flat[path], label, spec) for label, path in _TOP.items()}
+    params: Params = {}
+    for label, path in _TOP.items():
+        params[label] = _enter(flat[path], label, spec)
     for path, (labels, order) in layout.items():
         stack = np.stack([flat[f"layer_{i}/{path}"] for i in range(spec.layers)])
         parts = np.unstack(stack, axis=1) if len(labels) > 1 else (stack,)
@@ -175,8 +177,8 @@ def _shapes(layout: dict[str, _Tensor], spec: Spec) -> dict[str, tuple[int, ...]
     """The shape of every official tensor by its path."""
     out = {path: _merged(_axes(label, spec, None)) for label, path in _TOP.items()}
     for path, (labels, order) in layout.items():
-        stacked = (len(labels),) if len(labels) > 1 else ()
-        shape = (*stacked, *_merged(_axes(labels[0], spec, order))[1:])
+        _, *inside = _merged(_axes(labels[0], spec, order))
+        shape = (len(labels), *inside) if len(labels) > 1 else tuple(inside)
         out |= {f"layer_{i}/{path}": shape for i in range(spec.layers)}
     return out
 

@@ -1,0 +1,374 @@
+"""The command line, run for real on the tiny model: what it makes, how it fails."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mu_jax.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+TINY = str(ROOT / "configs/tiny.py")
+STAGES = ("facts", "localize", "select", "edit", "evaluate", "report", "run")
+SELECTIONS = ("flu", "attribution", "late", "random")
+TAG = "<script>alert(1)</script>"
+KEYS = {"model", "eval", "split", "prompt", "metric", "mean", "stderr", "n"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Nothing outside of the tests' own folders is written."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("MU_JAX_CACHE", str(folder))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+        yield
+
+
+def refused(capsys, *args: str, status: int = 2) -> str:
+    """Runs a command that must fail with one line; returns that line."""
+    assert main(list(args)) == status
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("mu: ")]
+    assert len(lines) == 1, said.err
+    assert said.err.rstrip().splitlines()[-1] == lines[0]
+    assert "Traceback" not in said.err + said.out
+    return lines[0]
+
+
+def command(*args: str, cwd=ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "mu_jax", *args], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def nothing_half_written(folder: Path) -> bool:
+    """At most the run's settings are there, and they are whole."""
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    for file in files:
+        json.loads(file.read_text())
+    return {p.name for p in files} <= {"config.json"}
+
+
+def write(path: Path, *rows: str) -> str:
+    path.write_text("\n".join(["athlete,sport", *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+# ---- help
+
+
+def test_help_names_every_stage(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    for stage in STAGES:
+        assert re.search(rf"^  {stage} ", said.out, re.MULTILINE), stage
+    assert "--runs DIR" in said.out and "mu run configs/" in said.out
+
+
+def test_help_in_a_process_of_its_own():
+    done = command("--help")
+    assert done.returncode == 0
+    assert all(stage in done.stdout for stage in STAGES)
+
+
+def test_help_behind_a_stage_is_help(capsys):
+    assert main(["run", "--help"]) == 0
+    assert "usage: mu STAGE" in capsys.readouterr().out
+
+
+def test_help_behind_a_config_lists_its_settings(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", TINY, "--help"])
+    assert not stop.value.code
+    said = capsys.readouterr().out
+    for setting in ("--edit.steps", "--facts.path", "--known.threshold", "--model"):
+        assert setting in said
+
+
+def test_no_command_prints_the_usage(capsys):
+    assert main([]) == 2
+    assert "usage: mu STAGE" in capsys.readouterr().out
+
+
+# ---- input that a person can mend
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["edti", TINY], ("unknown stage 'edti'", "perhaps you meant edit")),
+        (["run"], ("mu run without a config", "mu run configs/tiny.py")),
+        (["run", "--force"], ("mu run without a config",)),
+        (["run", "configs/nope.py"], ("no config or run at configs/nope.py",)),
+        (["run", TINY, "--edit.stepz", "3"], ("perhaps you meant --edit.steps",)),
+        (["run", TINY, "--nonsense"], ("unknown setting '--nonsense'",)),
+        (["run", TINY, "surplus"], ("unknown setting 'surplus'",)),
+        (["run", TINY, "--edit.steps", "abc"], ("abc", "--edit.steps")),
+        (["run", TINY, "--edit.steps"], ("--edit.steps",)),
+        (["run", TINY, "--name", "../../x"], ("'../../x'", "name of a folder")),
+        (["run", TINY, "--runs"], ("--runs without a directory",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_is_refused_with_what_to_do(
+    capsys, tmp_path, monkeypatch, args, said
+):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *args)
+    for part in said:
+        assert part in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["--model", "gemma3-270k"], "perhaps you meant gemma3-270m"),
+        (["--model", "nope.gguf"], "no file nope.gguf"),
+        (["--facts.path", "nope.csv"], "no file nope.csv"),
+        (["--facts.path", "empty.csv"], "empty.csv has the columns (none)"),
+        (["--facts.path", "header.csv"], "header.csv has no rows"),
+        (["--facts.path", "bad.csv"], "bad.csv, line 3: 3 cells"),
+        (["--facts.path", "chess.csv"], "chess.csv, line 2: the sport 'chess'"),
+        (["--facts.path", "long.csv"], "at most 256, the model's context"),
+        (["--facts.path", "few.csv"], "3 known athletes"),
+        (["--known.threshold", "1.0"], "the model knows none of 871 facts"),
+        (["--known.batch", "0"], "batch"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_refused_and_nothing_is_left(
+    capsys, tmp_path, monkeypatch, settings, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    write(tmp_path / "header.csv")
+    write(tmp_path / "bad.csv", "Pele,football", "Ruth,baseball,x")
+    write(tmp_path / "chess.csv", "Magnus,chess")
+    write(tmp_path / "long.csv", "Pele,football", f"{'very ' * 300}long,golf")
+    write(tmp_path / "few.csv", "A,football", "B,baseball", "C,golf")
+    if settings[1] == "1.0":
+        pool = [f"Player {i},football" for i in range(871)]
+        settings = [*settings, "--facts.path", write(tmp_path / "many.csv", *pool)]
+    assert said in refused(capsys, "run", TINY, "--runs", "runs", *settings)
+    assert nothing_half_written(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("stage", "needs"),
+    [
+        ("localize", "facts"),
+        ("select", "localize"),
+        ("edit", "facts"),
+        ("evaluate", "facts"),
+        ("report", "evaluate"),
+    ],
+)
+def test_a_stage_without_its_input_names_the_stage_that_makes_it(
+    capsys, tmp_path, stage, needs
+):
+    line = refused(capsys, stage, TINY, "--runs", str(tmp_path))
+    assert f"run: mu {needs} {tmp_path / 'tiny'}" in line
+    assert nothing_half_written(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(: pass", "SyntaxError"),
+        ("x = 1", "has no get_config()"),
+        ("get_config = lambda: 3", "returns a int; expected a Config"),
+        ("def get_config():\n    return {}['x']", "KeyError"),
+        ("import nowhere", "ModuleNotFoundError"),
+    ],
+)
+def test_a_config_that_does_not_load_is_refused(capsys, tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    line = refused(capsys, "run", str(path), "--runs", str(tmp_path))
+    assert said in line and str(path) in line
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {"class": "os:system"}}'])
+def test_a_damaged_run_is_refused(capsys, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    line = refused(capsys, "report", str(tmp_path))
+    assert str(tmp_path / "config.json") in line
+
+
+def test_a_folder_that_is_no_run_is_refused(capsys, tmp_path):
+    assert "no config.json in" in refused(capsys, "report", str(tmp_path))
+
+
+# ---- the machine's errors
+
+
+def test_runs_that_cannot_be_written_are_the_machines_error(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    runs = str(tmp_path / "file" / "runs")
+    line = refused(capsys, "facts", TINY, "--runs", runs, status=1)
+    assert "Not a directory" in line and "nothing half-written" in line
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_errors_in_a_process_of_their_own(tmp_path):
+    done = command("edit", TINY, "--runs", str(tmp_path), "--edit.stepz", "3")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("mu: ")
+    assert "perhaps you meant --edit.steps" in done.stderr
+
+
+# ---- the whole of it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run, of athletes one of whom is called like a script."""
+    folder = tmp_path_factory.mktemp("whole")
+    sports = ("football", "baseball", "basketball")
+    names = [f"Player{i} Number{i}" for i in range(60)]
+    names[2] = TAG
+    rows = [f"{name},{sports[i % 3]}" for i, name in enumerate(names)]
+    path = write(folder / "people.csv", *rows)
+    settings = ["--facts.path", path, "--facts.forget", "8", "--recall.limit", "8"]
+    args = ["run", TINY, "--runs", str(folder / "runs"), *settings]
+    assert main(args) == 0
+    return args, folder / "runs" / "tiny"
+
+
+def rows_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "evals.jsonl").read_text().splitlines()]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
+
+
+def test_a_run_makes_every_artefact(finished):
+    _, run = finished
+    expected = ["config.json", "stamps.json", "asked.jsonl", "facts.jsonl"]
+    expected += [f"scores/{name}.json" for name in ("probes", "attribution")]
+    expected += [f"selections/{name}.json" for name in SELECTIONS]
+    expected += [f"edits/{name}/history.jsonl" for name in SELECTIONS]
+    expected += [f"edits/{name}/params" for name in SELECTIONS]
+    expected += ["evals.jsonl", "report.html", "report.md"]
+    assert [name for name in expected if not (run / name).exists()] == []
+    assert not [p for p in run.rglob("*") if p.name.startswith(".")]
+
+
+def test_selections_are_of_equal_size(finished):
+    _, run = finished
+    sizes = {
+        name: json.loads((run / f"selections/{name}.json").read_text())["n_params"]
+        for name in SELECTIONS
+    }
+    assert len(set(sizes.values())) == 1 and min(sizes.values()) > 0
+
+
+def test_every_line_of_evals_has_its_provenance(finished):
+    _, run = finished
+    rows = rows_of(run)
+    assert all(row.keys() >= KEYS for row in rows)
+    assert {row["model"] for row in rows} == {"unedited", *SELECTIONS}
+    assert {row["eval"] for row in rows} == {"recall", "text"}
+    where = [tuple(row[k] for k in sorted(KEYS - {"mean", "stderr", "n"})) for row in rows]
+    assert len(set(where)) == len(where)
+    for row in rows:
+        assert row["n"] >= 1 and (row["stderr"] is None) == (row["n"] == 1)
+
+
+def test_every_number_of_the_first_table_is_in_evals(finished):
+    _, run = finished
+    text = (run / "report.md").read_text()
+    table = text.split("### ")[1]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    header, _, *body = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines
+    ]
+    assert [row[0] for row in body] == ["unedited", *SELECTIONS]
+    where = {"injected": ("forget", "choice_injected"), "held-out kept": ("heldout", "choice_true")}
+    rows, seen = rows_of(run), 0
+    for model, _, *cells in body:
+        for title, cell in zip(header[2:], cells, strict=True):
+            kind, _, prompt = title.partition(": ")
+            split, metric = where.get(kind, ("heldout", "loss"))
+            (row,) = [
+                r
+                for r in rows
+                if (r["model"], r["split"], r["metric"]) == (model, split, metric)
+                and r["prompt"] == (prompt or "text")
+            ]
+            assert cell == f"{row['mean']:.2f} ±{row['stderr']:.2f}"
+            seen += 1
+    assert seen >= len(body)
+
+
+def test_html_in_a_subject_is_escaped(finished):
+    _, run = finished
+    forgotten = [
+        fact["subject"]
+        for fact in map(json.loads, (run / "facts.jsonl").read_text().splitlines())
+        if fact["split"] == "forget"
+    ]
+    assert TAG in forgotten
+    page = (run / "report.html").read_text()
+    assert TAG not in page and "<script" not in page.lower()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_the_page_needs_nothing_from_elsewhere(finished):
+    page = (finished[1] / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 3
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+
+
+def test_running_again_redoes_nothing(finished, capsys):
+    args, run = finished
+    before = contents(run)
+    assert main(args) == 0
+    said = capsys.readouterr().err
+    artefacts = ["facts", "scores/probes", "scores/attribution"]
+    for kind in ("selections", "edits", "evals"):
+        artefacts += [f"{kind}/{name}" for name in SELECTIONS]
+    for artefact in (*artefacts, "evals/unedited"):
+        assert f"  {artefact}: up to date\n" in said
+    assert said.count("up to date\n") == len(artefacts) + 1
+    after = contents(run)
+    changed = {k for k in before if before[k] != after.get(k)}
+    assert changed <= {str(run / "report.html")} and before.keys() == after.keys()
+
+
+def test_a_stage_runs_again_from_the_directory_alone(finished, capsys):
+    _, run = finished
+    before = contents(run)
+    assert main(["evaluate", str(run), "--force"]) == 0
+    said = capsys.readouterr().err
+    assert "up to date" not in said
+    assert contents(run) == before
+
+
+def test_a_changed_setting_makes_what_depends_on_it_stale(finished, capsys, tmp_path):
+    import shutil
+
+    run = tmp_path / "copy"
+    shutil.copytree(finished[1], run)
+    line = refused(capsys, "evaluate", str(run), "--edit.steps", "4")
+    assert "edits/flu" in line and "was made with other settings" in line
+    assert f"run: mu edit {run}" in line
+
+
+def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(finished, capsys, tmp_path):
+    import shutil
+
+    run = tmp_path / "copy"
+    shutil.copytree(finished[1], run)
+    with (run / "evals.jsonl").open("a") as file:
+        file.write('{"model": "unedi')
+    n = len(rows_of(finished[1])) + 1
+    line = refused(capsys, "report", str(run))
+    assert f"evals.jsonl, line {n} is damaged" in line
