@@ -45,6 +45,9 @@ examples
 """
 
 
+_HELP = ("-h", "--help", "help")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit status: 0, 1 (machine) or 2 (input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -72,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(argv: list[str], console: Console) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in _HELP or argv[1:2] in ([word] for word in _HELP):
         lines = (f"  {n:9} {f.__doc__}" for n, f in stages.STAGES.items())
         print(USAGE.format(stages="\n".join(line.rstrip() for line in lines)))
         return 0 if argv else 2

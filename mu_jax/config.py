@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,24 @@ class Config:
                     "a number, or the name of an earlier selection",
                     f"earlier ones: {', '.join(earlier) or 'none'}",
                 )
+        for path, value in _counts(self):
+            if value < 1:
+                raise UserError(f"{path} = {value}", "at least 1")
         if "unedited" in self.selections:
             raise UserError("a selection called 'unedited'", "another name")
+
+
+_COUNTS = ("batch", "bootstraps", "length", "limit", "max_subjects", "rows", "steps")
+
+
+def _counts(value: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """The settings that count something, which there has to be at least one of."""
+    for field in dataclasses.fields(value):
+        member, path = getattr(value, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(member):
+            yield from _counts(member, f"{path}.")
+        elif field.name in _COUNTS or field.name.endswith("_batch"):
+            yield path, member
 
 
 def load(path: str) -> Config:
@@ -102,13 +119,12 @@ def load(path: str) -> Config:
     if source.suffix != ".py":
         raise UserError(f"the config {path}", "a Python file with get_config()")
     try:
-        found = runpy.run_path(path)["get_config"]()
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise UserError(f"{path} has no get_config()", "one, returning a Config")
+        found = get_config()
     except UserError:
         raise
-    except KeyError:
-        raise UserError(
-            f"{path} has no get_config()", "one, returning a Config"
-        ) from None
     except Exception as error:
         raise UserError(
             f"{path} fails with {type(error).__name__}: {error}", "a config that loads"

@@ -8,8 +8,6 @@ import re
 import zlib
 from collections.abc import Sequence
 
-import jax
-
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.params import random
@@ -69,5 +67,6 @@ def tiny_spec(
 def tiny_model(spec: Spec | None = None, seed: int = 0) -> Model:
     """A random model of a tiny spec (by default Gemma 3, multi-query)."""
     spec = spec or tiny_spec()
-    params = random(spec, jax.random.key(seed))
-    return Model(spec.name, Network(spec), params, ToyTokenizer(spec.vocabulary))
+    return Model(
+        spec.name, Network(spec), random(spec, seed), ToyTokenizer(spec.vocabulary)
+    )

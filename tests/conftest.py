@@ -14,6 +14,15 @@ import mu_jax as mu
 from mu_jax.testing import tiny_model
 
 
+@pytest.fixture(scope="module")
+def quick():
+    """Programs compiled fast rather than to be fast, for modules that compile a lot."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """A random Gemma 3 in miniature."""

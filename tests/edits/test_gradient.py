@@ -18,6 +18,7 @@ from mu_jax.facts.tokens import prompts, shared_prefix
 from mu_jax.model.network import take_last
 from mu_jax.model.params import put, take
 
+pytestmark = pytest.mark.usefixtures("quick")
 EDIT = GradientEdit(
     steps=6, learning_rate=2e-2, forget_batch=6, retain_batch=8, text_batch=2
 )
@@ -47,7 +48,7 @@ def data(tiny):
     return both.rows(slice(6)), both.rows(slice(6, None)), text
 
 
-@pytest.fixture(scope="module", params=SELECTIONS)
+@pytest.fixture(scope="module", params=["scattered", "all"])
 def selection(request, tiny):
     chosen = SELECTIONS[request.param](None, tiny.sizes)
     return dataclasses.replace(chosen, name=request.param)
@@ -116,22 +117,12 @@ def test_optimiser_state_exists_for_the_selection_only(tiny, selection):
     assert sum(leaf.size for leaf in moments) == 2 * selection.n_params
 
 
-def test_gradients_exist_for_the_selection_only(tiny, data, selection):
-    taken = tiny.selected(selection)
-    gradients, _ = jax.eval_shape(
-        lambda edited: jax.grad(EDIT.objective, has_aux=True)(
-            edited, tiny.network, selection, 0, tiny.params, EDIT.batch(0, *data)
-        ),
-        taken,
-    )
-    assert jax.tree.map(np.shape, gradients) == jax.tree.map(np.shape, taken)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_the_objective_runs_the_updated_model(tiny, data, edit, edited, shared):
+def test_the_objective_runs_the_updated_model(tiny, data, edit, edited):
     forget, keep, _ = data
-    prefix = shared_prefix(forget, keep) if shared else 0
-    stream, _ = tiny.network.stream(
+    prefix = shared_prefix(forget, keep)
+    stream, _ = jax.jit(
+        tiny.network.stream, static_argnames=("prefix", "selection")
+    )(
         tiny.params,
         forget.tokens,
         forget.valid,
@@ -162,34 +153,40 @@ def gradient_of_the_whole():
     return jax.jit(jax.value_and_grad(whole), static_argnums=1)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("name", "shared"), [("contiguous", True), ("scattered", True), ("scattered", False)]
+)
 def test_the_gradient_is_that_of_the_whole_model(
-    tiny, data, edit, selection, gradient_of_the_whole, shared
+    tiny, data, gradient_of_the_whole, name, shared
 ):
     forget, keep, _ = data
+    selection = SELECTIONS[name](None, tiny.sizes)
+    tensors = dict(selection.tensors)
     prefix = shared_prefix(forget, keep) if shared else 0
     batch = EDIT.batch(3, *data)
-    tensors = dict(selection.tensors)
-    new = dict(edit.params)
+    new = jax.tree.map(lambda a: a * 1.1, tiny.selected(selection))
     params = put(tiny.params, tensors, new)
     loss, everything = gradient_of_the_whole(params, tiny.network, batch)
     want = take(everything, tensors)
-    objective = jax.jit(EDIT.objective, static_argnums=(1, 2, 3))
-    got, record = jax.grad(objective, has_aux=True)(
-        new, tiny.network, selection, prefix, tiny.params, batch
+    gradient = jax.jit(
+        jax.grad(EDIT.objective, has_aux=True), static_argnums=(1, 2, 3)
     )
+    got, record = gradient(new, tiny.network, selection, prefix, tiny.params, batch)
     np.testing.assert_allclose(record["loss"], loss, rtol=1e-5)
+    assert got.keys() == tensors.keys()  # for the selection, and for nothing else
     for label in tensors:
         a, b = plain(got[label]), plain(want[label])
-        for one, other in zip(a, b, strict=True):  # layer by layer, at its own scale
+        assert a.shape == b.shape
+        for one, other in zip(a, b, strict=True):  # each layer at its own scale
             # float32: sums over some hundred rows and positions in another order.
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(b).max())
-        assert np.abs(b).max(axis=tuple(range(1, b.ndim))).min() > 0
+            scale = np.abs(other).max()
+            assert scale > 0
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * scale)
 
 
 def test_the_loss_falls(edit):
     first, last = edit.history[0], edit.history[-1]
-    assert last["forget"] < 0.5 * first["forget"]
+    assert last["forget"] < 0.8 * first["forget"]
     assert last["loss"] < first["loss"]
     assert [record["step"] for record in edit.history] == list(range(EDIT.steps))
 

@@ -1,0 +1,71 @@
+"""The rule that reads the lookup layers off a curve."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mu_jax.localizers.ranges import LookupRange
+
+CURVES = st.lists(st.floats(0, 1), min_size=1, max_size=48).map(np.array)
+
+
+def published(*climb: float, layers: int) -> np.ndarray:
+    return np.array([*climb, *[1.0] * (layers - len(climb))])
+
+
+@pytest.mark.parametrize(
+    ("curve", "layers"),
+    [
+        (published(0.44, 0.48, 0.63, 0.85, 0.97, 0.97, layers=28), (2, 7)),
+        (published(0.50, 0.57, 0.73, 0.97, 0.99, layers=42), (2, 6)),
+        (published(0.42, 0.63, 0.92, layers=32), (1, 4)),
+    ],
+    ids=["gemma-7b", "gemma2-9b", "llama3-8b"],
+)
+def test_a_margin_of_one_gives_the_authors_layers(curve, layers):
+    found = LookupRange(margin=1)(curve, floor=0.374, n=100)
+    assert (found.first, found.last) == layers
+    assert found.plateau == 1.0 and found.extraction == len(curve)
+
+
+@given(
+    curve=CURVES,
+    floor=st.floats(0, 1),
+    n=st.integers(1, 1000),
+    margin=st.integers(0, 3),
+    with_end=st.booleans(),
+    data=st.data(),
+)
+def test_the_range_lies_inside_the_network(curve, floor, n, margin, with_end, data):
+    end = None
+    if with_end:
+        same = st.lists(st.floats(0, 1), min_size=len(curve), max_size=len(curve))
+        end = np.array(data.draw(same))
+    found = LookupRange(margin=margin)(curve, floor=floor, n=n, end=end)
+    assert 0 <= found.first <= found.last < len(curve)
+    assert 0 <= found.extraction <= len(curve)
+    assert found.plateau <= curve.max() + 1e-12
+
+
+@given(curve=CURVES, floor=st.floats(0, 1), n=st.integers(1, 1000))
+def test_only_the_monotone_envelope_counts(curve, floor, n):
+    rule = LookupRange()
+    envelope = np.maximum.accumulate(curve)
+    assert rule(curve, floor=floor, n=n) == rule(envelope, floor=floor, n=n)
+
+
+@given(curve=CURVES, floor=st.floats(0, 1), n=st.integers(1, 1000))
+def test_a_larger_margin_only_moves_the_last_layer(curve, floor, n):
+    small, large = (LookupRange(margin=m)(curve, floor=floor, n=n) for m in (0, 1))
+    assert small.first == large.first
+    assert small.last <= large.last <= small.last + 1
+
+
+def test_layers_behind_the_extraction_do_not_count():
+    curve = np.array([0.4, 0.6, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0])
+    end = np.array([0.3, 0.3, 0.3, 0.3, 0.9, 0.9, 0.9, 0.9])
+    found = LookupRange()(curve, floor=0.35, n=400, end=end)
+    assert found.extraction == 4
+    assert found.plateau == pytest.approx(0.8)
+    assert (found.first, found.last) == (1, 2)
