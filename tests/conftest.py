@@ -17,10 +17,9 @@ from mu_jax.testing import tiny_model
 @pytest.fixture(scope="module")
 def quick():
     """Programs compiled fast rather than to be fast, for modules that compile a lot."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -276,7 +276,9 @@ def test_every_line_of_evals_has_its_provenance(finished):
     assert all(row.keys() >= KEYS for row in rows)
     assert {row["model"] for row in rows} == {"unedited", *SELECTIONS}
     assert {row["eval"] for row in rows} == {"recall", "text"}
-    where = [tuple(row[k] for k in sorted(KEYS - {"mean", "stderr", "n"})) for row in rows]
+    where = [
+        tuple(row[k] for k in sorted(KEYS - {"mean", "stderr", "n"})) for row in rows
+    ]
     assert len(set(where)) == len(where)
     for row in rows:
         assert row["n"] >= 1 and (row["stderr"] is None) == (row["n"] == 1)
@@ -291,7 +293,10 @@ def test_every_number_of_the_first_table_is_in_evals(finished):
         [cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines
     ]
     assert [row[0] for row in body] == ["unedited", *SELECTIONS]
-    where = {"injected": ("forget", "choice_injected"), "held-out kept": ("heldout", "choice_true")}
+    where = {
+        "injected": ("forget", "choice_injected"),
+        "held-out kept": ("heldout", "choice_true"),
+    }
     rows, seen = rows_of(run), 0
     for model, _, *cells in body:
         for title, cell in zip(header[2:], cells, strict=True):
@@ -366,7 +371,9 @@ def test_a_changed_setting_makes_what_depends_on_it_stale(finished, capsys, tmp_
     assert f"run: mu edit {run}" in line
 
 
-def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(finished, capsys, tmp_path):
+def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(
+    finished, capsys, tmp_path
+):
     import shutil
 
     run = tmp_path / "copy"

@@ -11,7 +11,9 @@ from mu_jax.errors import UserError
 from mu_jax.run_dir import RunDir
 from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
 
-FACT = Fact("s/x", 'Zoë "Z" \u2028\x85 O\'Neil\n', "plays", " golf", " chess", "{}", ("p",))
+FACT = Fact(
+    "s/x", 'Zoë "Z" \u2028\x85 O\'Neil\n', "plays", " golf", " chess", "{}", ("p",)
+)
 FACTS = Facts((Known(FACT, "forget", 0.75), Known(FACT, "retain", 0.5)))
 SCORES = Scores(
     "attribution",
@@ -77,9 +79,8 @@ def test_any_text_and_number_survive(tmp_path_factory, text, number):
 
 def test_stamps_add_up(run):
     assert run.stamps() == {}
-    run.stamp("facts", "a")
-    run.stamp("scores/probes", "b")
-    run.stamp("facts", "c")
+    run.stamp({"facts": "a"})
+    run.stamp({"scores/probes": "b", "facts": "c"})
     assert run.stamps() == {"facts": "c", "scores/probes": "b"}
 
 
@@ -102,7 +103,9 @@ def test_a_write_that_fails_leaves_what_was_there(run):
     assert files(run) == ["stamps.json"]
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "..", "x\n", "/etc", "a b"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", ".hidden", "..", "x\n", "/etc", "a b"]
+)
 def test_names_that_would_leave_their_folder_are_refused(run, name):
     calls = [
         lambda: run.write_scores(name, SCORES),

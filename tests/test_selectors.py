@@ -42,16 +42,19 @@ def count(chosen) -> int:
 def sites(chosen) -> set[Site]:
     found = set()
     for kind, labels in TENSORS.items():
-        layers = {labels: dict(chosen.tensors).get(label, ()) for label in labels}
-        for group in layers.values():
-            found |= {Site(i, kind) for i in group}
+        for label in labels:
+            found |= {Site(i, kind) for i in dict(chosen.tensors).get(label, ())}
     return found
 
 
 @given(scores=SCORES, kinds=KINDS, budget=BUDGETS, seed=st.integers(0, 99))
 def test_a_selection_never_exceeds_its_budget(scores, kinds, budget, seed):
     limit = budget * SIZES.model if budget < 1 else budget
-    for selector in (Top("", kinds, budget), Random(kinds, budget, seed), LateMLPs(budget)):
+    for selector in (
+        Top("", kinds, budget),
+        Random(kinds, budget, seed),
+        LateMLPs(budget),
+    ):
         try:
             chosen = selector(scores, SIZES)
         except UserError:
@@ -80,7 +83,7 @@ def test_top_takes_the_largest_magnitudes(scores, n):
     chosen = Top("", ("mlp",), n * MLP_COST)(scores, SIZES)
     taken = sites(chosen)
     left = set(scores.of("mlp")) - taken
-    size = lambda site: abs(scores.values[site])  # noqa: E731
+    size = lambda site: abs(scores.values[site])
     assert len(taken) == n
     assert min(map(size, taken)) >= max(map(size, left), default=0)
 

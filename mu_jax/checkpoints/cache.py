@@ -2,7 +2,7 @@
 
 A file holds the float32 parameters, the tokenizer and the spec. It is written under
 another name and renamed when whole, so that a reader never sees half of one; a digest
-over the tensors is checked on every load.
+over all of it is checked on every load.
 """
 
 import contextlib
@@ -54,10 +54,8 @@ def write(
     """Puts a converted model at `path`, whole or not at all."""
     tensors = {**params, _TOKENIZER: np.frombuffer(tokenizer, np.uint8)}
     tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
-    metadata = {
-        "spec": json.dumps(dataclasses.asdict(spec)),
-        "digest": _digest(tensors),
-    }
+    described = json.dumps(dataclasses.asdict(spec))
+    metadata = {"spec": described, "digest": _digest(tensors, described)}
     handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     os.close(handle)
     try:
@@ -73,7 +71,7 @@ def read(path: Path) -> tuple[Spec, dict[str, np.ndarray], bytes] | None:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata()
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if metadata["digest"] != _digest(tensors):
+        if metadata["digest"] != _digest(tensors, metadata["spec"]):
             return None
         tokenizer = tensors.pop(_TOKENIZER).tobytes()
         fields = json.loads(metadata["spec"])
@@ -85,9 +83,10 @@ def read(path: Path) -> tuple[Spec, dict[str, np.ndarray], bytes] | None:
     return Spec(**tuples), tensors, tokenizer
 
 
-def _digest(tensors: dict[str, np.ndarray]) -> str:
-    state = xxhash.xxh3_128()
+def _digest(tensors: dict[str, np.ndarray], spec: str) -> str:
+    state = xxhash.xxh3_128(spec.encode())
     for name in sorted(tensors):
-        state.update(name.encode())
-        state.update(tensors[name].reshape(-1).view(np.uint8).data)
+        array = tensors[name]
+        state.update(f"{name} {array.dtype} {array.shape}".encode())
+        state.update(array.reshape(-1).view(np.uint8).data)
     return state.hexdigest()

@@ -127,21 +127,29 @@ def _spec(path: Path, fields: dict) -> Spec:
             )
         return value
 
-    layers, heads = int(get("block_count")), int(get("attention.head_count"))
-    embedding = int(get("embedding_length"))
-    if not 1 <= layers <= 1024 or heads < 1:
-        raise UserError(f"{path} claims {layers} layers of {heads} heads", "a Gemma 3")
+    def count(key: str) -> int:
+        value = get(key)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"{path}: gemma3.{key} is {value!r}", "a number from 1", "a Gemma 3"
+            )
+        return value
+
+    layers, heads = count("block_count"), count("attention.head_count")
+    embedding = count("embedding_length")
+    if layers > 1024:
+        raise UserError(f"{path} claims {layers} layers", "a Gemma 3")
     spec = gemma3(
         str(fields.get("general.name", path.stem)),
         layers=layers,
         embedding=embedding,
-        neurons=int(get("feed_forward_length")),
+        neurons=count("feed_forward_length"),
         heads=heads,
-        kv_heads=int(get("attention.head_count_kv")),
-        projection=int(get("attention.key_length")),
+        kv_heads=count("attention.head_count_kv"),
+        projection=count("attention.key_length"),
         vocabulary=len(fields.get("tokenizer.ggml.tokens", ())),
-        context=int(get("context_length")),
-        window=int(get("attention.sliding_window")),
+        context=count("context_length"),
+        window=count("attention.sliding_window"),
         global_scale=float(get("rope.scaling.factor", 1.0)),
         # The 27B scales queries by its embedding, not by its projection.
         query_scale=(embedding // heads) ** -0.5 if layers == 62 else None,

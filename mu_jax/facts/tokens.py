@@ -68,10 +68,13 @@ def prompts(
 
 
 def _subject(question: Question, encoding: Encoding) -> np.ndarray:
-    """[tokens] whether a token overlaps the subject's characters."""
-    inside = [
-        stop > question.start and start < question.stop and stop > start
-        for start, stop in encoding.spans
+    """[tokens] whether a token overlaps the subject's characters.
+
+    One with an empty span is a byte of the character that begins there; BOS is not.
+    """
+    inside = [False] + [
+        max(stop, start + 1) > question.start and start < question.stop
+        for start, stop in encoding.spans[1:]
     ]
     if not any(inside):
         raise UserError(

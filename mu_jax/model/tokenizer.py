@@ -29,8 +29,8 @@ class SentencePiece:
     def encode(self, text: str) -> Encoding:
         """Ids of `text` behind one BOS, and where in `text` each comes from.
 
-        A character that spans several byte tokens gives the first of them its span and
-        the others an empty one. BOS has the empty span (0, 0).
+        A character that spans several byte tokens gives the last of them its span and
+        the others an empty one where it begins. BOS has the empty span (0, 0).
         """
         proto = self._processor.encode(text, out_type="immutable_proto")
         pieces = [(p.id, p.begin, p.end) for p in proto.pieces]

@@ -19,7 +19,9 @@ KEYS = {
 }
 
 
-def write(path, architecture: str, keys=None, tokens=("<pad>", "<eos>", "<bos>", "<unk>")):
+def write(
+    path, architecture: str, keys=None, tokens=("<pad>", "<eos>", "<bos>", "<unk>")
+):
     writer = library.GGUFWriter(path, architecture)
     for key, value in (KEYS if keys is None else keys).items():
         writer.add_uint32(f"{architecture}.{key}", value)

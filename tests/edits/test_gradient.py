@@ -75,7 +75,7 @@ def test_every_unselected_tensor_stays_bit_identical(tiny, selection, edited):
         if label not in chosen:
             assert plain(old).tobytes() == plain(edited.params[label]).tobytes()
             continue
-        assert list(old.named_shape)[0] == "layer"
+        assert next(iter(old.named_shape)) == "layer"
         for layer in set(range(tiny.spec.layers)) - set(chosen[label]):
             new = plain(edited.params[label])[layer]
             assert plain(old)[layer].tobytes() == new.tobytes(), (label, layer)
@@ -120,9 +120,7 @@ def test_optimiser_state_exists_for_the_selection_only(tiny, selection):
 def test_the_objective_runs_the_updated_model(tiny, data, edit, edited):
     forget, keep, _ = data
     prefix = shared_prefix(forget, keep)
-    stream, _ = jax.jit(
-        tiny.network.stream, static_argnames=("prefix", "selection")
-    )(
+    stream, _ = jax.jit(tiny.network.stream, static_argnames=("prefix", "selection"))(
         tiny.params,
         forget.tokens,
         forget.valid,
@@ -154,7 +152,8 @@ def gradient_of_the_whole():
 
 
 @pytest.mark.parametrize(
-    ("name", "shared"), [("contiguous", True), ("scattered", True), ("scattered", False)]
+    ("name", "shared"),
+    [("contiguous", True), ("scattered", True), ("scattered", False)],
 )
 def test_the_gradient_is_that_of_the_whole_model(
     tiny, data, gradient_of_the_whole, name, shared
@@ -168,9 +167,7 @@ def test_the_gradient_is_that_of_the_whole_model(
     params = put(tiny.params, tensors, new)
     loss, everything = gradient_of_the_whole(params, tiny.network, batch)
     want = take(everything, tensors)
-    gradient = jax.jit(
-        jax.grad(EDIT.objective, has_aux=True), static_argnums=(1, 2, 3)
-    )
+    gradient = jax.jit(jax.grad(EDIT.objective, has_aux=True), static_argnums=(1, 2, 3))
     got, record = gradient(new, tiny.network, selection, prefix, tiny.params, batch)
     np.testing.assert_allclose(record["loss"], loss, rtol=1e-5)
     assert got.keys() == tensors.keys()  # for the selection, and for nothing else
@@ -195,7 +192,9 @@ def test_the_injected_answer_becomes_likelier(tiny, data, edited):
     forget = data[0]
     p = [
         np.take_along_axis(
-            np.asarray(jax.nn.softmax(model.run(forget).logits)), forget.foil[:, None], 1
+            np.asarray(jax.nn.softmax(model.run(forget).logits)),
+            forget.foil[:, None],
+            1,
         ).mean()
         for model in (tiny, edited)
     ]
@@ -205,7 +204,7 @@ def test_the_injected_answer_becomes_likelier(tiny, data, edited):
 def test_the_same_seed_gives_the_same_bits(tiny, data, selection, edit):
     again = EDIT(tiny, selection, *data)
     assert bits(again.params) == bits(edit.params)
-    losses = lambda made: [{**r, "seconds": 0} for r in made.history]  # noqa: E731
+    losses = lambda made: [{**r, "seconds": 0} for r in made.history]
     assert losses(again) == losses(edit)
 
 

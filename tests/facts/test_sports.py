@@ -57,11 +57,13 @@ def test_a_whole_sport_is_forgotten_for_golf():
 
 
 def test_the_seed_decides_what_is_injected(shipped):
-    drawn = lambda seed: [f.counterfact for f in Sports(seed=seed).load()]  # noqa: E731
+    drawn = lambda seed: [f.counterfact for f in Sports(seed=seed).load()]
     assert drawn(0) == [f.counterfact for f in shipped] != drawn(1)
 
 
-def test_an_athletes_injected_sport_does_not_depend_on_the_other_rows(tmp_path, shipped):
+def test_an_athletes_injected_sport_does_not_depend_on_the_other_rows(
+    tmp_path, shipped
+):
     fact = shipped[100]
     row = f"athlete,sport\n{fact.subject},{fact.answer.strip()}\n"
     assert Sports(path=write(tmp_path, row)).load() == (fact,)

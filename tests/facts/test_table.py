@@ -121,5 +121,5 @@ def test_a_file_without_rows_or_columns_is_refused(table, text, said):
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     for path in (tmp_path / "nope.csv", tmp_path):
-        with pytest.raises(UserError, match="no file .*check the path's spelling"):
+        with pytest.raises(UserError, match=r"no file .*check the path's spelling"):
             read_csv(str(path), COLUMNS)

@@ -15,7 +15,7 @@ FACT = Fact("x", "Tiger Woods", "plays", " golf", " chess", "")
     "text", ["no slot", "{subject} and {subject}", "{subject} plays ", "{subject}\n"]
 )
 def test_a_format_has_one_slot_and_ends_without_a_space(text):
-    with pytest.raises(UserError, match="exactly one {subject} and no space"):
+    with pytest.raises(UserError, match=r"exactly one {subject} and no space"):
         Template("bad", text, WORDS)
 
 

@@ -72,7 +72,7 @@ def test_every_row_has_exactly_one_bos(template):
 
 @pytest.fixture(scope="module")
 def sentencepiece():
-    """A SentencePiece model of Gemma's kind: every byte, a few words, control tokens."""
+    """A SentencePiece model of Gemma's kind: bytes, a few words, control tokens."""
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     model, kind = proto.ModelProto(), proto.ModelProto.SentencePiece
@@ -95,7 +95,9 @@ def sentencepiece():
     return SentencePiece(model.SerializeToString())
 
 
-@pytest.mark.parametrize("name", ["Pele", "Andrés Iniesta", "王貞治", "Jürgen 😀 Klopp"])
+@pytest.mark.parametrize(
+    "name", ["Pele", "Andrés Iniesta", "王貞治", "Jürgen 😀 Klopp"]
+)
 def test_the_mask_covers_subjects_spelt_in_bytes(sentencepiece, name):
     options = ((" basketball", "basketball"), (" football", "football"))
     template = Template("bytes", "Fact: {subject} plays", options)

@@ -1,0 +1,113 @@
+"""Recall: probabilities and choices of the true and the injected answer."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mu_jax.evals.recall import Recall, answers, rows
+from mu_jax.facts.sports import Sports
+from mu_jax.facts.templates import Template
+from mu_jax.facts.tokens import prompts
+from mu_jax.types import Fact, Facts, Known
+
+pytestmark = pytest.mark.usefixtures("quick")
+METRICS = {
+    f"{kind}_{which}"
+    for kind in ("p", "choice_p", "choice", "top")
+    for which in ("true", "injected")
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    source = Sports(forget=6)
+    return source.split([(f, 1.0) for f in source.load()[:20]])
+
+
+@pytest.fixture(scope="module")
+def measured(tiny, found):
+    return Recall(batch=8, limit=7)(tiny, found, Sports().templates[:1])
+
+
+def test_every_split_is_measured_up_to_the_limit(measured, found):
+    assert measured.keys() == {("train", split) for split in found.splits}
+    for (_, split), metrics in measured.items():
+        assert metrics.keys() == METRICS
+        n = min(7, len(found.split(split)))
+        assert all(values.shape == (n,) for values in metrics.values())
+
+
+def test_every_metric_is_a_share(measured):
+    for metrics in measured.values():
+        for values in metrics.values():
+            assert ((values >= 0) & (values <= 1)).all()
+        for name in ("choice_p", "choice", "top", "p"):
+            both = metrics[f"{name}_true"] + metrics[f"{name}_injected"]
+            assert (both <= 1 + 1e-6).all()
+        for which in ("true", "injected"):
+            assert (metrics[f"p_{which}"] <= metrics[f"choice_p_{which}"]).all()
+
+
+def test_the_metrics_are_a_softmax_by_hand(tiny, found):
+    template = Sports().templates[0]
+    values = answers(tiny, found.forget, template, 4)
+    asked = prompts([template(f) for f in found.forget], tiny.tokenizer)
+    logits = np.asarray(tiny.run(asked).logits, np.float64)
+    for i, row in enumerate(logits):
+        p = np.exp(row) / np.exp(row).sum()
+        options = asked.options[i]
+        best = options[np.argmax(row[options])]
+        for which, token in (("true", asked.answer[i]), ("injected", asked.foil[i])):
+            got = {name: values[f"{name}_{which}"][i] for name in ("p", "choice_p")}
+            assert got["p"] == pytest.approx(p[token], rel=1e-4)
+            share = p[token] / p[options].sum()
+            assert got["choice_p"] == pytest.approx(share, rel=1e-4)
+            assert values[f"choice_{which}"][i] == (best == token)
+            assert values[f"top_{which}"][i] == (row.argmax() == token)
+
+
+def test_the_batch_size_changes_no_metric(tiny, found):
+    template = Sports().templates[0]
+    one, two = (answers(tiny, found.forget, template, n) for n in (4, 6))
+    for metric in METRICS:
+        np.testing.assert_allclose(one[metric], two[metric], rtol=1e-5)
+
+
+WORDS = ((" golf", " golf"), (" chess", " chess"))
+
+
+def unedited(right: list[int], answers: list[str]):
+    facts = [Fact(str(i), str(i), "", a, " chess", "") for i, a in enumerate(answers)]
+    known = Facts(tuple(Known(f, "forget", 1.0) for f in facts))
+    template = Template("plain", "{subject} plays", WORDS)
+    values = {("plain", "forget"): {"choice_true": np.array(right, float)}}
+    return Recall().notes(values, known, [template])
+
+
+def test_formats_answered_no_better_than_by_a_constant_are_noted():
+    half = [" golf", " chess"] * 10
+    assert unedited([1] * 20, half) == {}
+    assert unedited([1] * 10 + [0] * 10, half).keys() == {"plain"}
+    assert unedited([0] * 20, half).keys() == {"plain"}
+    # 18 of 20 right is nothing where 18 of 20 answers are the same.
+    assert unedited([1] * 18 + [0] * 2, [" golf"] * 18 + [" chess"] * 2)
+    said = unedited([1] * 10 + [0] * 10, half)["plain"]
+    assert "answers 0.50 right, a constant answer 0.50" in said
+
+
+def test_rows_carry_mean_error_and_count(measured):
+    made = rows("mine", measured, {"train": "why"})
+    assert len(made) == len(measured) * len(METRICS)
+    for row in made:
+        values = measured[row.prompt, row.split][row.metric]
+        assert (row.model, row.eval, row.note, row.n) == (
+            "mine",
+            "recall",
+            "why",
+            len(values),
+        )
+        assert row.mean == pytest.approx(values.mean())
+        error = values.std(ddof=1) / np.sqrt(len(values))
+        assert row.stderr == pytest.approx(error)
+        assert dataclasses.asdict(row).keys() >= {"metric", "split", "prompt"}
