@@ -3,14 +3,22 @@
     mu run configs/gemma3_270m_sports.py        (or: bash scripts/demo.sh)
 
 Forgets the sport of the first 16 athletes that the model knows, by teaching it another
-one, in four places of equal size: the MLPs that the probes say look the sport up, those
-that attribution patching ranks highest, the last ones, and random ones.
+one, in three places of equal size (five MLPs, 7.3 % of the model): where the probes say
+the sport is looked up, at the end, and at random.
 
 MEASURED
 """
 
 from mu_jax.config import Config
+from mu_jax.selectors import FactLookup, LateMLPs, Random
 
 
 def get_config() -> Config:
-    return Config(name="gemma3_270m_sports")
+    return Config(
+        name="gemma3_270m_sports",
+        selections={
+            "flu": FactLookup(),
+            "late": LateMLPs(budget="flu"),
+            "random": Random(budget="flu"),
+        },
+    )

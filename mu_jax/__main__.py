@@ -135,10 +135,11 @@ def _overridden(config: Config, args: list[str], prog: str) -> Config:
             raise
         text = re.sub(r"[^\x20-\x7e]+", " ", said.getvalue())
         reason = re.split(r"Argument helptext|For full helptext", text)[0]
+        reason = " ".join(reason.replace("Value error", "").split())
+        if "; expected " in reason:  # a setting's own check, already in our form
+            raise UserError(reason.partition(": ")[2]) from None
         raise UserError(
-            " ".join(reason.replace("Value error", "").split()),
-            "a value of the setting's type",
-            f"see: {prog} --help",
+            reason, "a value of the setting's type", f"see: {prog} --help"
         ) from None
     if unknown:
         flags = [f"--{path}" for path in _paths(config)]

@@ -182,6 +182,16 @@ def selection(sites: Iterable[Site], sizes: Sizes, origin: str) -> Selection:
 
 def describe(chosen: Selection, sizes: Sizes) -> str:
     """One line for people: layers, tensors, parameters, share of the model."""
+    count = sum(len(layers) for _, layers in chosen.tensors)
+    share = chosen.n_params / sizes.model
+    return (
+        f"{components(chosen)} ({count} tensors, {chosen.n_params:,} parameters,"
+        f" {share:.1%} of the model; {chosen.origin})"
+    )
+
+
+def components(chosen: Selection) -> str:
+    """The edited layers of each kind, such as "mlp 2-6"."""
     kinds = []
     for kind, labels in TENSORS.items():
         layers = sorted(
@@ -189,12 +199,7 @@ def describe(chosen: Selection, sizes: Sizes) -> str:
         )
         if layers:
             kinds.append(f"{kind} {_spans(layers)}")
-    count = sum(len(layers) for _, layers in chosen.tensors)
-    share = chosen.n_params / sizes.model
-    return (
-        f"{', '.join(kinds)} ({count} tensors, {chosen.n_params:,} parameters,"
-        f" {share:.1%} of the model; {chosen.origin})"
-    )
+    return ", ".join(kinds)
 
 
 def _spans(layers: list[int]) -> str:

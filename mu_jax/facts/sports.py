@@ -62,6 +62,17 @@ class Sports:
     heldout: float = 0.2
     seed: int = 0
 
+    def __post_init__(self):
+        sports = [sport.strip() for sport in SPORTS if sport != " golf"]
+        known = self.forget in sports
+        if not (known if isinstance(self.forget, str) else self.forget >= 1):
+            raise UserError(
+                f"facts.forget {self.forget!r}",
+                f"a number from 1, or one of {', '.join(sports)}",
+            )
+        if not 0 < self.heldout < 1:
+            raise UserError(f"facts.heldout {self.heldout}", "a share between 0 and 1")
+
     @property
     def templates(self) -> tuple[Template, ...]:
         """The training prompt first, then the formats that only evaluations see."""
@@ -128,7 +139,7 @@ class Sports:
         if not forget or not retain[:cut] or not retain[cut:]:
             raise UserError(
                 f"{len(known)} known athletes, {len(taken)} of them to be forgotten",
-                f"more than {self.forget} known athletes, and some of other sports",
+                "known athletes to forget, to retain and to hold out",
                 "give more facts, forget fewer, or lower the threshold of known",
             )
         splits = {

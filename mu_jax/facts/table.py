@@ -41,7 +41,7 @@ def read_csv(path: str, required: Sequence[str]) -> list[Record]:
             keep_default_na=False,
             encoding="utf-8-sig",
         )
-        cells = [[row[name].strip() for name in names] for row in table]
+        cells = [[row[name].strip() for name in names] for row in table.to_list()]
     rows = [dict(zip(header, row, strict=True)) for row in cells]
     return [Record(row, line) for row, line in zip(rows, lines, strict=True)]
 

@@ -25,6 +25,12 @@ class Text:
     length: int = 48
     heldout: float = 0.25
 
+    def __post_init__(self):
+        if self.length < 2:
+            raise UserError(f"text.length = {self.length}", "at least 2 tokens")
+        if not 0 < self.heldout < 1:
+            raise UserError(f"text.heldout {self.heldout}", "a share between 0 and 1")
+
     def load(
         self, tokenizer: Tokenizer
     ) -> tuple[Int[np.ndarray, "train seq"], Int[np.ndarray, "heldout seq"]]:

@@ -34,7 +34,7 @@ def prompts(
         at = max(range(len(questions)), key=lambda i: len(encodings[i].ids))
         raise UserError(
             f"a prompt of {longest} tokens ({questions[at].text[:40]!r}...)",
-            f"at most {limit}, the model's context",
+            f"at most {limit} (the {'length' if limit == length else 'context'})",
             "shorten the prompt",
         )
     width = length or longest

@@ -47,6 +47,10 @@ class Probes:
     seed: int = 0
     lookup: LookupRange = LookupRange()
 
+    def __post_init__(self):
+        if self.folds < 2:
+            raise UserError(f"probes.folds {self.folds}", "at least 2")
+
     def __call__(
         self, model: Model, prompts: Mapping[str, Prompts], progress: Progress = silent
     ) -> Scores:

@@ -32,7 +32,7 @@ def probe_curves(scores: Scores) -> Figure:
         axes.fill_between(layers, mean - error, mean + error, color=color, alpha=0.15)
     chance = scores.notes["chance"]
     axes.axhline(chance, color="#666", ls=":", lw=1)
-    axes.text(len(curves) - 2, chance, "chance", fontsize=8, va="bottom", ha="right")
+    axes.text(0.5, chance, "chance", fontsize=8, va="bottom")
     ticks = range(-1, len(curves) - 1)
     axes.set_xticks(list(ticks), ["emb", *map(str, ticks[1:])], fontsize=8)
     axes.set_xlabel("residual stream after layer")

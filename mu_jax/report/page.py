@@ -12,6 +12,7 @@ from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.report import figures, tables
 from mu_jax.run_dir import RunDir
+from mu_jax.selectors import components
 
 
 def write(run: RunDir, config: Config) -> Path:
@@ -77,7 +78,8 @@ def write(run: RunDir, config: Config) -> Path:
 
 def show(run: RunDir, config: Config, console: Console) -> None:
     """Prints the summary."""
-    grid = tables.summary(tables.Table(run.read_rows()), _edited(run, config))
+    table = tables.Table(run.read_rows())
+    grid = tables.summary(table, _edited(run, config), errors=False)
     shown = RichTable(title=grid.title, caption=grid.caption, caption_justify="left")
     for i, name in enumerate(grid.header):
         shown.add_column(name, justify="left" if i < 2 else "right")
@@ -91,8 +93,7 @@ def _edited(run: RunDir, config: Config) -> dict[str, str]:
     out = {}
     for name in config.selections:
         chosen = run.read_selection(name)
-        layers = ", ".join(map(str, chosen.layers))
-        out[name] = f"MLPs {layers} ({chosen.n_params / 1e6:.1f}M)"
+        out[name] = f"{components(chosen)}, {chosen.n_params / 1e6:.1f}M"
     return out
 
 

@@ -61,19 +61,20 @@ class Table:
         return self._at.get((model, "text", "heldout", "text", "loss"))
 
 
-def cell(row: Row | None, digits: int = 2) -> str:
+def cell(row: Row | None, errors: bool = True) -> str:
     """A mean with its standard error, or a dash where nothing was measured."""
     if row is None:
         return "-"
-    error = "" if row.stderr is None else f" ±{row.stderr:.{digits}f}"
-    return f"{row.mean:.{digits}f}{error}"
+    error = "" if row.stderr is None or not errors else f" ±{row.stderr:.2f}"
+    return f"{row.mean:.2f}{error}"
 
 
-def summary(table: Table, edited: dict[str, str]) -> Grid:
+def summary(table: Table, edited: dict[str, str], *, errors: bool = True) -> Grid:
     """The selections side by side: is the injected answer given, the rest kept?
 
     Args:
       edited: model -> which components were edited.
+      errors: with standard errors; a terminal has no room for them.
     """
     formats = table.telling
     header = [
@@ -88,11 +89,14 @@ def summary(table: Table, edited: dict[str, str]) -> Grid:
             model,
             edited.get(model, "-"),
             *(
-                cell(table.recall(model, "forget", p, "choice_injected"))
+                cell(table.recall(model, "forget", p, "choice_injected"), errors)
                 for p in formats
             ),
-            *(cell(table.recall(model, "heldout", p, "choice_true")) for p in formats),
-            cell(table.text(model)),
+            *(
+                cell(table.recall(model, "heldout", p, "choice_true"), errors)
+                for p in formats
+            ),
+            cell(table.text(model), errors),
         ]
         for model in table.models
     ]
@@ -106,7 +110,7 @@ def summary(table: Table, edited: dict[str, str]) -> Grid:
         " format was trained on). held-out kept: share of"
         f" {n['heldout']} retained facts the edit never saw that are still answered"
         " right (higher is better). text loss: nats a token on general text (lower is"
-        " better). ± is one standard error over facts."
+        " better)." + " ± is one standard error over facts." * errors
     )
     caption += "".join(f" {p}: {why}." for p, why in table.notes.items())
     return Grid("Selections compared", caption, tuple(header), tuple(map(tuple, rows)))

@@ -1,0 +1,37 @@
+"""One compilation per program and shape, however many steps, batches and models."""
+
+import dataclasses
+
+import pytest
+
+import mu_jax as mu
+from mu_jax.edits.gradient import _step
+from mu_jax.evals.recall import _metrics
+from mu_jax.selectors import Layers
+from mu_jax.types import Edit
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_steps_share_one_program_and_models_another(tiny):
+    source = mu.Sports()
+    known = [(fact, 1.0) for fact in source.load()[:80]]
+    facts, train = source.split(known), source.templates[0]
+    both = mu.prompts(
+        [train(f) for f in (*facts.forget, *facts.retain)], tiny.tokenizer
+    )
+    text, _ = mu.Text(length=12).load(tiny.tokenizer)
+    selection = dataclasses.replace(
+        Layers(mlp=(4,))(mu.types.Scores("", {}), tiny.sizes), name="four"
+    )
+    before = _step._cache_size()
+    edit = mu.GradientEdit(steps=3, text_batch=1)(
+        tiny, selection, both.rows(slice(16)), both.rows(slice(16, None)), text
+    )
+    assert _step._cache_size() == before + 1
+
+    recall, formats = mu.Recall(batch=16), source.templates[:2]
+    recall(tiny, facts, formats)
+    after = _metrics._cache_size()
+    recall(tiny.update(Edit(selection, edit.params, [])), facts, formats)
+    assert _metrics._cache_size() == after
