@@ -104,8 +104,8 @@ def test_the_unedited_models_name_is_taken():
 )
 def test_counts_below_one_are_refused(part, field):
     own = Config("x")
-    changed = dataclasses.replace(getattr(own, part), **{field: 0})
     with pytest.raises(
         UserError, match=rf"{part}\.{field} = 0; expected at least [12]"
     ):
+        changed = dataclasses.replace(getattr(own, part), **{field: 0})
         dataclasses.replace(own, **{part: changed})

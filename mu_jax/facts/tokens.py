@@ -32,9 +32,10 @@ def prompts(
     limit = min(n for n in (length, context, longest) if n is not None)
     if longest > limit:
         at = max(range(len(questions)), key=lambda i: len(encodings[i].ids))
+        whose = "the model's context" if limit == context else "the length asked for"
         raise UserError(
             f"a prompt of {longest} tokens ({questions[at].text[:40]!r}...)",
-            f"at most {limit} (the {'length' if limit == length else 'context'})",
+            f"at most {limit}, {whose}",
             "shorten the prompt",
         )
     width = length or longest
