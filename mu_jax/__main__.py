@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
@@ -17,6 +18,7 @@ from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.errors import UserError
+from mu_jax.load import TINY
 from mu_jax.run_dir import RunDir
 
 USAGE = """\
@@ -99,8 +101,8 @@ def _command(argv: list[str], console: Console) -> int:
     config = _overridden(loaded, rest, f"mu {stage} {target}")
     path = Path(target) if Path(target).is_dir() else Path(runs) / config.name
     run = stages.Run(config, RunDir(path), console, force)
-    _remember_compilations()
-    stages.start(run, stage)
+    with _compiling(config):
+        stages.start(run, stage)
     return 0
 
 
@@ -171,13 +173,23 @@ def _nearest(word: str, names: list[str]) -> str:
     return f"perhaps you meant {near[0]}" if near else ""
 
 
-def _remember_compilations() -> None:
-    """Keeps compiled programs beside the converted models, for the next run."""
+@contextlib.contextmanager
+def _compiling(config: Config) -> Iterator[None]:
+    """Keeps compiled programs beside the converted models, for the next run.
+
+    Those of the tiny model are compiled to be ready soon rather than to run fast.
+    """
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         folder = cache.directory() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", before or config.model == TINY)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 if __name__ == "__main__":

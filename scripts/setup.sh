@@ -24,7 +24,7 @@ if [ -z "$python" ]; then
   exit 1
 fi
 
-echo "setup: $("$python" --version) into .venv; the first time takes about three minutes" >&2
+echo "setup: $("$python" --version) into .venv; the first time takes about two minutes" >&2
 rm -rf .venv
 "$python" -m venv .venv
 export PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -13,7 +13,7 @@ from mu_jax.__main__ import main
 ROOT = Path(__file__).parents[1]
 TINY = str(ROOT / "configs/tiny.py")
 STAGES = ("facts", "localize", "select", "edit", "evaluate", "report", "run")
-SELECTIONS = ("flu", "attribution", "late", "random")
+SELECTIONS = ("flu", "attribution")
 TAG = "<script>alert(1)</script>"
 KEYS = {"model", "eval", "split", "prompt", "metric", "mean", "stderr", "n"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
 from mu_jax.config import Config
@@ -80,7 +81,14 @@ def show(run: RunDir, config: Config, console: Console) -> None:
     """Prints the summary."""
     table = tables.Table(run.read_rows())
     grid = tables.summary(table, _edited(run, config), errors=False)
-    shown = RichTable(title=grid.title, caption=grid.caption, caption_justify="left")
+    shown = RichTable(
+        title=grid.title,
+        caption=grid.caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
     for i, name in enumerate(grid.header):
         shown.add_column(name, justify="left" if i < 2 else "right")
     for row in grid.rows:
