@@ -4,6 +4,7 @@
 model is random: it knows nothing, and no result on it means anything.
 """
 
+import dataclasses
 import re
 import zlib
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.params import random
-from mu_jax.model.specs import Spec, gemma1, gemma2, gemma3
+from mu_jax.model.specs import STRETCHED, Spec, gemma1, gemma2, gemma3, llama3
 from mu_jax.types import Encoding
 
 _PIECE = re.compile(r" ?[A-Za-z0-9_'-]+|\s|[^\w\s]")
@@ -61,6 +62,22 @@ def tiny_spec(
         vocabulary=512,
         context=256,
         **window,
+    )
+
+
+def tiny_llama(*, heads: int = 4, kv_heads: int = 2, layers: int = 4) -> Spec:
+    """Llama 3.1 in miniature: untied, its rotary frequencies stretched."""
+    return llama3(
+        "tiny-llama3",
+        layers=layers,
+        embedding=32,
+        neurons=48,
+        heads=heads,
+        kv_heads=kv_heads,
+        projection=8,
+        vocabulary=512,
+        context=256,
+        stretch=dataclasses.replace(STRETCHED, context=64),
     )
 
 

@@ -1,4 +1,4 @@
-"""One decoder block of Gemma 1, 2 or 3, assembled from Penzai's parts.
+"""One decoder block of Gemma 1, 2 or 3, or of Llama 3, of Penzai's parts.
 
 The block holds parameter slots and no arrays: its parameters (`params.py` names them)
 are bound layer by layer inside the scan (`stack.py`). Grouped, multi-query and
@@ -18,6 +18,11 @@ from mu_jax.model.specs import Spec
 MASKED = -2.3819763e38
 """What a masked attention logit is set to; finite, so that a row that may see nothing
 (padding) gives a uniform mixture rather than NaN."""
+
+_ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+    "silu": jax.nn.silu,
+}
 
 
 def bind(
@@ -64,13 +69,13 @@ def _projections(spec: Spec) -> dict[str, list[pz.nn.Layer]]:
         "query": [
             _linear("attention/query", stream, query_axes),
             *qk_norm("attention/query_norm"),
-            Rope(),
+            Rope(spec.rope_stretch),
             pz.nn.ConstantRescale(by=spec.query_scale),
         ],
         "key": [
             _linear("attention/key", stream, key_axes),
             *qk_norm("attention/key_norm"),
-            Rope(),
+            Rope(spec.rope_stretch),
         ],
         "value": [_linear("attention/value", stream, key_axes)],
     }
@@ -115,8 +120,8 @@ def _attention(spec: Spec) -> pz.nn.Layer:
 
 def _mlp(spec: Spec) -> list[pz.nn.Layer]:
     stream, hidden = {"embedding": spec.embedding}, {"neurons": spec.neurons}
-    gelu = pz.nn.Elementwise(functools.partial(jax.nn.gelu, approximate=True))
-    gate = pz.nn.Sequential([_linear("mlp/gate", stream, hidden), gelu])
+    activation = pz.nn.Elementwise(_ACTIVATIONS[spec.activation])
+    gate = pz.nn.Sequential([_linear("mlp/gate", stream, hidden), activation])
     return [
         pz.nn.BranchAndMultiplyTogether([gate, _linear("mlp/up", stream, hidden)]),
         Tap("neuron"),

@@ -7,8 +7,10 @@ so that one block without any array of its own serves every layer of the stack.
 import dataclasses
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from penzai import pz
 
+from mu_jax.model.specs import RopeStretch
 from mu_jax.model.taps import Taps
 
 _STATIC = {"pytree_node": False}
@@ -20,13 +22,18 @@ class Rope(pz.nn.Layer):
 
     `pz.nn.ApplyRoPE` fixes its wavelength when it is built; under a scan over layers
     it has to be data. Rotates the halves of `projection` against each other, at angle
-    position / (wavelength ** (i / half)) / scale.
+    position / (wavelength ** (i / half)) / scale, and further as `stretch` says.
     """
+
+    stretch: RopeStretch | None = dataclasses.field(default=None, metadata=_STATIC)
 
     def __call__(self, x, *, token_positions, wavelength, rope_scale, **_):
         def rotate(vector, position, wavelength, scale):
             half = vector.shape[0] // 2
-            angle = position / wavelength ** (jnp.arange(half) / half) / scale
+            frequency = 1 / wavelength ** (jnp.arange(half) / half) / scale
+            if self.stretch:
+                frequency = stretched(frequency, self.stretch)
+            angle = position * frequency
             sin, cos = jnp.sin(angle), jnp.cos(angle)
             a, b = vector[:half], vector[half:]
             return jnp.concatenate([a * cos - b * sin, b * cos + a * sin])
@@ -35,6 +42,15 @@ class Rope(pz.nn.Layer):
             x.untag("projection"), token_positions, wavelength, rope_scale
         )
         return turned.tag("projection").astype(x.dtype)
+
+
+def stretched(
+    frequency: Float[Array, " half"], how: RopeStretch
+) -> Float[Array, " half"]:
+    """Angular frequencies, in radians a token, for a longer context (Llama 3.1)."""
+    turns = how.context * frequency / (2 * jnp.pi)  # within the pretrained context
+    kept = jnp.clip((turns - how.low) / (how.high - how.low), 0, 1)
+    return frequency * (kept + (1 - kept) / how.factor)
 
 
 @pz.pytree_dataclass

@@ -185,7 +185,7 @@ class Network:
         """
         axes = [str(i) for i in range(stream.ndim - 1)]
         x = pz.nx.wrap(stream).tag(*axes, "embedding")
-        y = pz.nn.EmbeddingDecode(_table(params))(x)
+        y = pz.nn.EmbeddingDecode(_table(params, _unembedder(params)))(x)
         if self.spec.final_softcap:
             y = pz.nn.TanhSoftCap(self.spec.final_softcap)(y)
         return y.unwrap(*axes, "vocabulary")
@@ -197,7 +197,7 @@ class Network:
         tokens: Int[Tensor, "batch option"],
     ) -> Float[Array, "*cell batch option"]:
         """The logits of a few tokens of each row; the rest are not computed."""
-        table = params["embedder"].unwrap("vocabulary", "embedding")
+        table = params[_unembedder(params)].unwrap("vocabulary", "embedding")
         chosen = jnp.einsum("...be,boe->...bo", stream, table[tokens])
         cap = self.spec.final_softcap
         return jnp.tanh(chosen / cap) * cap if cap else chosen
@@ -205,7 +205,7 @@ class Network:
     def embeddings(
         self, params: Params, tokens: Int[Tensor, "batch seq"]
     ) -> Float[Array, "batch seq embedding"]:
-        """What enters the first layer: the table's rows times sqrt(embedding)."""
+        """What enters the first layer: the table's rows, in Gemma scaled."""
         return self._embed(params, tokens, "b", "s").unwrap("b", "s", "embedding")
 
     def _final(self, params: Params, x: Named) -> pz.nx.NamedArray:
@@ -213,7 +213,10 @@ class Network:
         return bind(final, params)(x).astype(params["embedder"].dtype)
 
     def _embed(self, params: Params, tokens, *axes: str) -> pz.nx.NamedArray:
-        x = pz.nn.EmbeddingLookup(_table(params))(pz.nx.wrap(tokens).tag(*axes))
+        table = _table(params, "embedder")
+        x = pz.nn.EmbeddingLookup(table)(pz.nx.wrap(tokens).tag(*axes))
+        if not self.spec.scaled_embeddings:
+            return x
         return x * jnp.sqrt(self.spec.embedding).astype(x.dtype)
 
     def _remember(self, params, tokens, selection, edited):
@@ -264,8 +267,13 @@ class Network:
         return self.spec.head_groups, self.spec.query_heads
 
 
-def _table(params: Params) -> pz.nn.EmbeddingTable:
-    value = pz.ParameterValue(value=params["embedder"], label="embedder", metadata={})
+def _unembedder(params: Params) -> str:
+    """The label of the table that turns the stream into logits."""
+    return "unembedder" if "unembedder" in params else "embedder"
+
+
+def _table(params: Params, label: str) -> pz.nn.EmbeddingTable:
+    value = pz.ParameterValue(value=params[label], label=label, metadata={})
     return pz.nn.EmbeddingTable(value, "vocabulary")
 
 

@@ -1,6 +1,7 @@
 """The parameters of a network: a flat dict from label to NamedArray.
 
-    embedder                      [vocabulary, embedding]   (also the unembedding)
+    embedder                      [vocabulary, embedding]   (Gemma: unembedding too)
+    unembedder                    [vocabulary, embedding]   (Llama 3, untied)
     final_norm                    [embedding]
 
 and, stacked over `layer`:
@@ -59,9 +60,10 @@ def shapes(spec: Spec) -> dict[str, dict[str, int]]:
         stacked |= {f"attention/{n}_norm": projection for n in ("query", "key")}
     if spec.post_norms:
         stacked |= {f"post_{n}_norm": stream for n in ("attention", "mlp")}
-    layer = {"layer": spec.layers}
+    layer, table = {"layer": spec.layers}, {"vocabulary": spec.vocabulary, **stream}
     return {
-        "embedder": {"vocabulary": spec.vocabulary, **stream},
+        "embedder": table,
+        **({} if spec.tied else {"unembedder": table}),
         "final_norm": stream,
         **{label: {**layer, **shape} for label, shape in stacked.items()},
     }
@@ -101,7 +103,7 @@ def random(spec: Spec, seed: int, dtype=jnp.float32) -> Params:
         draw = rng.standard_normal(tuple(shape.values()), np.float32)
         if label.endswith("norm"):
             value = 1 + 0.1 * draw
-        elif label == "embedder":
+        elif label in ("embedder", "unembedder"):
             value = draw * spec.embedding**-0.5
         else:
             inside = [

@@ -1,8 +1,8 @@
 """The sizes of every supported network, as one table.
 
-A `Spec` is all that distinguishes one Gemma from another. What differs from layer to
-layer (window, RoPE wavelength and scale) is a tuple with one entry a layer: data for
-the scan, not structure.
+A `Spec` is all that distinguishes one Gemma, or Llama, from another. What differs from
+layer to layer (window, RoPE wavelength and scale) is a tuple with one entry a layer:
+data for the scan, not structure.
 """
 
 import dataclasses
@@ -12,6 +12,20 @@ from mu_jax.errors import UserError
 
 LOCAL_WAVELENGTH = 10_000.0
 GLOBAL_WAVELENGTH = 1_000_000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeStretch:
+    """How Llama 3.1 reaches a longer context than it was pretrained for.
+
+    Frequencies with a wavelength over `context / low` tokens are divided by `factor`,
+    those under `context / high` kept, and those between mixed linearly.
+    """
+
+    factor: float
+    low: float
+    high: float
+    context: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +39,10 @@ class Spec:
       wavelengths, rope_scales: per layer, of the rotary embedding.
       query_scale: what queries are multiplied by before meeting the keys.
       context: the longest sequence the network was trained for, in tokens.
+      activation: of the MLP's gate, `gelu` (tanh approximation) or `silu`.
+      tied: whether the unembedding is the embedding table.
+      scaled_embeddings: whether embeddings are multiplied by sqrt(embedding).
+      rope_stretch: of all rotary frequencies alike; None: as they are.
     """
 
     name: str
@@ -45,6 +63,10 @@ class Spec:
     attention_softcap: float | None = None
     final_softcap: float | None = None
     norm_epsilon: float = 1e-6
+    activation: str = "gelu"
+    tied: bool = True
+    scaled_embeddings: bool = True
+    rope_stretch: RopeStretch | None = None
 
     @property
     def heads(self) -> int:
@@ -156,6 +178,48 @@ def gemma3(
     )
 
 
+def llama3(
+    name: str,
+    *,
+    layers: int,
+    embedding: int,
+    neurons: int,
+    heads: int,
+    kv_heads: int,
+    projection: int = 128,
+    vocabulary: int = 128_256,
+    context: int = 8192,
+    wavelength: float = 500_000.0,
+    stretch: RopeStretch | None = None,
+    tied: bool = False,
+    norm_epsilon: float = 1e-5,
+) -> Spec:
+    """Llama 3 (and SmolLM2): Gemma 1's blocks with SiLU, embeddings as they are."""
+    base = gemma1(
+        name,
+        layers=layers,
+        embedding=embedding,
+        neurons=neurons,
+        heads=heads,
+        kv_heads=kv_heads,
+        projection=projection,
+        vocabulary=vocabulary,
+        context=context,
+    )
+    return dataclasses.replace(
+        base,
+        wavelengths=(wavelength,) * layers,
+        rope_stretch=stretch,
+        activation="silu",
+        tied=tied,
+        scaled_embeddings=False,
+        norm_epsilon=norm_epsilon,
+    )
+
+
+STRETCHED = RopeStretch(factor=8.0, low=1.0, high=4.0, context=8192)
+"""That of Llama 3.1."""
+
 SPECS: dict[str, Spec] = {
     spec.name: spec
     for spec in (
@@ -218,6 +282,31 @@ SPECS: dict[str, Spec] = {
             kv_heads=16,
             projection=128,
             query_scale=(5376 // 32) ** -0.5,
+        ),
+        llama3(
+            "llama3-8b", layers=32, embedding=4096, neurons=14336, heads=32, kv_heads=8
+        ),
+        llama3(
+            "llama3.1-8b",
+            layers=32,
+            embedding=4096,
+            neurons=14336,
+            heads=32,
+            kv_heads=8,
+            context=131_072,
+            stretch=STRETCHED,
+        ),
+        llama3(
+            "smollm2-135m",
+            layers=30,
+            embedding=576,
+            neurons=1536,
+            heads=9,
+            kv_heads=3,
+            projection=64,
+            vocabulary=49_152,
+            wavelength=100_000.0,
+            tied=True,
         ),
     )
 }
