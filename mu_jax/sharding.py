@@ -1,0 +1,162 @@
+"""Where arrays live: a mesh of devices, and one rule for each named axis.
+
+    mesh axis   holds
+    data        rows of a batch; every device along it has all of the weights
+    fsdp        rows of a batch too, and a part of every weight, gathered layer by layer
+                when it is used
+    tensor      heads and neurons, of weights and activations alike
+
+Arrays name their axes, so two tables say all: one for weights and one for activations.
+An axis that the devices do not divide evenly stays whole (multi-query attention has one
+head group: its query heads are spread instead), and no mesh axis is used twice in one
+array. Embedding tables are spread by vocabulary over fsdp and tensor together, and so
+are logits: a table is never gathered.
+
+XLA's partitioner does the rest (GSPMD; axes are of type Auto, which Penzai needs). On
+several hosts the same program runs on all of them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from penzai import pz
+
+from mu_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+WEIGHTS = {
+    "vocabulary": ("fsdp", "tensor"),
+    "head_groups": ("tensor",),
+    "query_heads": ("tensor",),
+    "neurons": ("tensor",),
+    "embedding": ("fsdp",),
+}
+ACTIVATIONS = {
+    "cell": (),
+    "batch": ("data", "fsdp"),
+    "head_groups": ("tensor",),
+    "query_heads": ("tensor",),
+    "neurons": ("tensor",),
+}
+LOGITS = {"vocabulary": ("fsdp", "tensor"), "0": ("data",)}
+"""Mesh axes for each named axis, the outermost first; of logits "0" is the row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """How many devices along each mesh axis; one of them may be -1: all that are left.
+
+    Their product has to be the number of devices. Scores, selections and edits do not
+    depend on it beyond rounding.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        sizes = dataclasses.astuple(self)
+        if sizes.count(-1) > 1 or any(n < 1 and n != -1 for n in sizes):
+            raise UserError(
+                f"the mesh {self}", "sizes from 1, and -1 for at most one of them"
+            )
+
+    def __str__(self) -> str:
+        pairs = zip(AXES, dataclasses.astuple(self), strict=True)
+        return " x ".join(f"{axis} {n}" for axis, n in pairs)
+
+    def layout(self, devices: Any = None) -> "Layout":
+        """This mesh over `devices` (by default all there are).
+
+        Raises:
+          UserError: their number is another.
+        """
+        devices = np.asarray(jax.devices() if devices is None else devices)
+        sizes = list(dataclasses.astuple(self))
+        if -1 in sizes:
+            named = -int(np.prod(sizes))
+            sizes[sizes.index(-1)] = devices.size // named or 1
+        if np.prod(sizes) != devices.size:
+            raise UserError(
+                f"the mesh {self} on {devices.size} devices",
+                "sizes whose product is the number of devices",
+                "set --mesh.data, --mesh.fsdp and --mesh.tensor",
+            )
+        auto = (AxisType.Auto,) * len(AXES)
+        return Layout(jax.sharding.Mesh(devices.reshape(sizes), AXES, axis_types=auto))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The placement of every array on one mesh; hashable, a static argument of `jit`."""
+
+    mesh: jax.sharding.Mesh
+
+    def weights(self, shape: Mapping[str, int]) -> NamedSharding:
+        """Where a parameter with these named axes, in this order, lives."""
+        return self._sharding(shape, WEIGHTS)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def constrain(self, x: Any, rules: Mapping[str, tuple] = ACTIVATIONS) -> Any:
+        """Inside a program: the NamedArray `x`, placed as `rules` say."""
+        axes = tuple(x.named_shape)
+        plain = jax.lax.with_sharding_constraint(
+            x.unwrap(*axes), self._sharding(x.named_shape, rules)
+        )
+        return pz.nx.wrap(plain).tag(*axes)
+
+    def rows(self, tree: Any) -> Any:
+        """Host arrays with a leading batch axis, on the devices; all else replicated.
+
+        Each process copies the rows of its own devices and no others.
+        """
+
+        def put(array):
+            array = np.asarray(array)
+            names = {"batch": array.shape[0]} if array.ndim else {}
+            names |= {str(i): n for i, n in enumerate(array.shape[1:])}
+            where = self._sharding(names, ACTIVATIONS)
+            return jax.make_array_from_callback(array.shape, where, array.__getitem__)
+
+        return jax.tree.map(put, tree)
+
+    def _sharding(
+        self, shape: Mapping[str, int], rules: Mapping[str, tuple]
+    ) -> NamedSharding:
+        used: set[str] = set()
+        parts = []
+        for axis, size in shape.items():
+            chosen: tuple[str, ...] = ()
+            for mesh_axis in rules.get(axis, ()):
+                n = self.mesh.shape[mesh_axis]
+                if n > 1 and mesh_axis not in used and size % n == 0:
+                    chosen, size = (*chosen, mesh_axis), size // n
+                    used.add(mesh_axis)
+            parts.append(chosen or None)
+        return NamedSharding(self.mesh, PartitionSpec(*parts))
+
+
+def fetch(tree: Any) -> Any:
+    """A tree of arrays as whole numpy arrays, on every process.
+
+    All processes have to call it together, as they do everything else.
+    """
+
+    def get(array):
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            if array.is_fully_replicated:
+                return np.asarray(array.addressable_data(0))
+            return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+        return np.asarray(array)
+
+    return jax.tree.map(get, tree)
