@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -45,7 +46,10 @@ ACTIVATIONS = {
     "neurons": ("tensor",),
 }
 LOGITS = {"vocabulary": ("fsdp", "tensor"), "0": ("data",)}
-"""Mesh axes for each named axis, the outermost first; of logits "0" is the row."""
+GATHERED = dict.fromkeys(("head_groups", "query_heads", "neurons"), ("tensor",))
+"""Mesh axes for each named axis, the outermost first. Of logits "0" is the row. Weights
+are GATHERED over fsdp where a layer uses them: left to itself, XLA may rather add up
+parts of activations over the devices, again and again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The placement of every array on one mesh; hashable, a static argument of `jit`."""
+    """Where every array lies on one mesh; hashable, a static argument of `jit`."""
 
     mesh: jax.sharding.Mesh
 
@@ -115,17 +119,17 @@ class Layout:
         )
         return pz.nx.wrap(plain).tag(*axes)
 
-    def rows(self, tree: Any) -> Any:
-        """Host arrays with a leading batch axis, on the devices; all else replicated.
+    def rows(self, tree: Any, axis: int = 0) -> Any:
+        """Host arrays whose axis number `axis` is `batch`, on the devices.
 
         Each process copies the rows of its own devices and no others.
         """
 
         def put(array):
             array = np.asarray(array)
-            names = {"batch": array.shape[0]} if array.ndim else {}
-            names |= {str(i): n for i, n in enumerate(array.shape[1:])}
-            where = self._sharding(names, ACTIVATIONS)
+            names = ["batch" if i == axis else str(i) for i in range(array.ndim)]
+            shape = dict(zip(names, array.shape, strict=True))
+            where = self._sharding(shape, ACTIVATIONS)
             return jax.make_array_from_callback(array.shape, where, array.__getitem__)
 
         return jax.tree.map(put, tree)
@@ -147,12 +151,14 @@ class Layout:
 
 
 def fetch(tree: Any) -> Any:
-    """A tree of arrays as whole numpy arrays, on every process.
+    """A tree of arrays as whole numpy arrays, on every process; bfloat16 as float32.
 
     All processes have to call it together, as they do everything else.
     """
 
     def get(array):
+        if array.dtype == jnp.bfloat16:
+            array = array.astype(jnp.float32)  # numpy would compute in bfloat16
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             if array.is_fully_replicated:
                 return np.asarray(array.addressable_data(0))

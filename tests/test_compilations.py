@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import mu_jax as mu
-from mu_jax.edits.gradient import _step
+from mu_jax.edits.gradient import update
 from mu_jax.evals.recall import _metrics
 from mu_jax.facts.corrupt import OtherSubject
 from mu_jax.localizers import attribution, sweep
@@ -29,11 +29,11 @@ def test_steps_share_one_program_and_models_another(tiny):
     selection = dataclasses.replace(
         Layers(mlp=(4,))(mu.types.Scores("", {}), tiny.sizes), name="four"
     )
-    before = _step._cache_size()
+    before = update._cache_size()
     edit = mu.GradientEdit(steps=3, text_batch=1)(
         tiny, selection, both.rows(slice(16)), both.rows(slice(16, None)), text
     )
-    assert _step._cache_size() == before + 1
+    assert update._cache_size() == before + 1
 
     recall, formats = mu.Recall(batch=16), source.templates[:2]
     recall(tiny, facts, formats)

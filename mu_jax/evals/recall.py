@@ -22,6 +22,7 @@ import numpy as np
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched, prompts, shared_prefix
 from mu_jax.model.model import Model, run
+from mu_jax.sharding import fetch
 from mu_jax.types import Fact, Facts, Progress, Prompts, Row, Split, silent
 
 Measured = dict[tuple[str, str], dict[str, np.ndarray]]
@@ -151,7 +152,7 @@ def answers(
     progress(f"asking in the format {template.name}", 0, total)
     for part, n in batched(asked, size):
         values = _metrics(model.network, model.params, part, prefix)
-        pieces.append({k: np.asarray(v)[:n] for k, v in values.items()})
+        pieces.append({k: v[:n] for k, v in fetch(values).items()})
         done = min(len(pieces) * size, total)
         progress(f"asking in the format {template.name}", done, total)
     counts = np.array([len(of_one) for of_one in each])

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from mu_jax.edits.losses import next_token
 from mu_jax.model.model import Model
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Row, silent
 
 
@@ -33,7 +34,7 @@ class TextLoss:
             part = text[start : start + self.batch]
             filled = np.resize(part, (self.batch, text.shape[1]))
             loss = _loss(model.network, model.params, filled)
-            losses.append(np.asarray(loss)[: len(part)])
+            losses.append(fetch(loss)[: len(part)])
             progress("reading general text", start + len(part), len(text))
         return [
             Row.of(

@@ -42,6 +42,7 @@ from mu_jax.localizers.patching import (
 from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 PAPER = ("query", "key", "value", "head", "mlp_in", "mlp")
@@ -176,13 +177,13 @@ class AttributionPatching:
                         plain=not self.steps,
                     )
                     for kind, array in gradient.items():
-                        part = np.asarray(array)[:, :n]
+                        part = fetch(array)[:, :n]
                         shape = (part.shape[0], total, *part.shape[2:])
                         whole = sums.setdefault(kind, np.zeros(shape, part.dtype))
                         whole[:, index[:n]] += part / (len(runs) * len(path))
                     done += n
                     progress("attribution patching", done, parts)
-                ends += np.asarray(values)[:, :n].sum(axis=1) / len(runs)
+                ends += fetch(values)[:, :n].sum(axis=1) / len(runs)
         gap = effect(*ends, self.metric)
         out = {kind: array / gap for kind, array in sums.items()}
         for kind in self.kinds:
@@ -250,7 +251,7 @@ class AttributionPatching:
         rows = measure(
             model.network, model.params, end, clean, clean_end, metric=self.metric
         )
-        return np.asarray(rows).sum()
+        return fetch(rows).sum()
 
     def _ranked(self, kind: str, total: np.ndarray) -> Iterator[tuple[int, ...]]:
         """The indices of a kind's sites that are kept: all, but for neurons the top."""

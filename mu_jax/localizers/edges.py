@@ -45,6 +45,7 @@ from mu_jax.localizers.patching import (
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.specs import Spec
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 EMBED, LOGITS = "embed", "logits"
@@ -158,10 +159,10 @@ class EdgeAttribution:
                         metric=self.metric,
                         prefix=prefix,
                     )
-                    sums = sums + np.asarray(scores) / (len(runs) * len(path))
+                    sums = sums + fetch(scores) / (len(runs) * len(path))
                     done += n
                     progress("edge attribution", done, parts)
-                totals += np.asarray(ends) / len(runs)
+                totals += fetch(ends) / len(runs)
         writers, readers = _names(model.spec)
         shares = sums / effect(*totals, self.metric)
         reachable = _reachable(writers, readers)

@@ -27,6 +27,7 @@ from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.model.taps import KINDS, Patch, weight_shape
+from mu_jax.sharding import fetch
 from mu_jax.types import Prompts, Tensor
 
 Weights = Mapping[str, Float[Array, "layer batch *where"]]
@@ -192,9 +193,9 @@ def subject_noise(
     Drawn by numpy, so that every backend gets the same bits.
     """
     subject = np.asarray(prompts.subject)[:, prefix:]
-    embedded = np.asarray(
-        model.network.embeddings(model.params, prompts.tokens[:, prefix:]), np.float32
-    )
+    embedded = fetch(
+        model.network.embeddings(model.params, prompts.tokens[:, prefix:])
+    ).astype(np.float32)
     sigma = [embedded[row][mask].std() for row, mask in enumerate(subject)]
     if how.per_row:
         spread = np.sqrt(how.scale * np.array(sigma))

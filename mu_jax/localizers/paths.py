@@ -38,6 +38,7 @@ from mu_jax.localizers.patching import (
 from mu_jax.localizers.sweep import Base, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 
@@ -171,7 +172,7 @@ class PathPatching:
                 metric=self.metric,
                 prefix=run.prefix,
             )
-            effects.append(self._share(np.asarray(values), run))
+            effects.append(self._share(fetch(values), run))
         progress("patching MLPs into the receiver", 1, 1)
         return np.where(np.arange(layers) < receiver, np.mean(effects, axis=0), 0.0)
 
@@ -186,7 +187,7 @@ class PathPatching:
             model.network, model.params, Inputs(clean), kinds=kinds, prefix=prefix
         )
         reference = self.metric.reference(model.network, model.params, ends)
-        judge = lambda at: np.asarray(
+        judge = lambda at: fetch(
             measure(model.network, model.params, at, clean, ends, metric=self.metric)
         )
         inputs = corruptions(model, clean, corrupt, self.corruption, prefix)

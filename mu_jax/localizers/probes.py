@@ -21,6 +21,7 @@ from mu_jax.errors import UserError
 from mu_jax.facts.tokens import batched, shared_prefix
 from mu_jax.localizers.ranges import Lookup, LookupRange
 from mu_jax.model.model import Model
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 
@@ -152,7 +153,7 @@ class Probes:
         for rows, n in batched(prompts, self.batch):
             resid = model.run(rows, read=("resid",), prefix=prefix).reads["resid"]
             embedded = model.network.embeddings(model.params, rows.tokens[:, prefix:])
-            stack = np.concatenate([np.asarray(embedded)[None], np.asarray(resid)])
+            stack = np.concatenate([fetch(embedded)[None], fetch(resid)])
             seq = rows.tokens.shape[1]
             last = seq - 1 - rows.subject[:, ::-1].argmax(axis=1)
             places = np.stack([last, np.asarray(rows.last)]) - prefix

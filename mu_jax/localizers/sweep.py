@@ -24,6 +24,7 @@ from mu_jax.model.model import Model
 from mu_jax.model.network import take_last
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Patch
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Site, silent
 
 EVERYWHERE = "all"
@@ -124,7 +125,7 @@ def sweep(
     progress(f"patching {name}".strip(), total - left, total)
     for page in todo:
         starts, scales, masks = _page(page, model, base, prefix, batch)
-        values = np.asarray(
+        values = fetch(
             _run(
                 model.network,
                 model.params,

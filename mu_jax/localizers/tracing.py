@@ -33,6 +33,7 @@ from mu_jax.localizers.patching import (
 from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.localizers.sweep import EVERYWHERE, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
+from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 
@@ -208,7 +209,7 @@ class CausalTracing:
         ends, donors = record(
             model.network, model.params, Inputs(clean), kinds=self.kinds, prefix=prefix
         )
-        judge = lambda at: np.asarray(
+        judge = lambda at: fetch(
             measure(model.network, model.params, at, clean, ends, metric=self.metric)
         )
         reference = self.metric.reference(model.network, model.params, ends)

@@ -1,11 +1,11 @@
 """Tokens to logits: embed, run the stack, unembed; plain arrays at the border.
 
-    network = Network(spec)
+    network = Network(spec)             # on a mesh: Network(spec, layout)
     stream, reads = network.stream(params, tokens, read=("mlp",))
     logits = network.logits(params, stream[:, -1])
 
 Everything is a pure function of (params, tokens, patch, edited tensors), and `Network`
-itself is static: hash and equality are those of its spec.
+itself is static: hash and equality are those of its spec and its layout.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from mu_jax.model.block import bind, norm
 from mu_jax.model.params import Named, Params
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import PER_HEAD, Patch
+from mu_jax.sharding import LOGITS, Layout
 from mu_jax.types import Selection, Tensor
 
 _GROUPED = ("head_groups", "query_heads")
@@ -41,9 +42,10 @@ _WEIGHTS = {"head": ("seq", *_GROUPED), "neuron": ("neurons",)}
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The forward pass of one spec."""
+    """The forward pass of one spec, on the devices of a layout (None: on one)."""
 
     spec: Spec
+    layout: Layout | None = None
 
     def stream(
         self,
@@ -95,6 +97,7 @@ class Network:
             selection=selection,
             edited=edited,
             remat=remat,
+            layout=self.layout,
         )
         return self._final(params, x).unwrap("batch", "seq", "embedding"), {
             kind: self._unwrap(kind, array) for kind, array in reads.items()
@@ -135,6 +138,7 @@ class Network:
             key_positions=keys,
             prefix=memory,
             patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
+            layout=self.layout,
         )
         return self._final(params, x).unwrap(*axes)
 
@@ -188,6 +192,8 @@ class Network:
         y = pz.nn.EmbeddingDecode(_table(params, _unembedder(params)))(x)
         if self.spec.final_softcap:
             y = pz.nn.TanhSoftCap(self.spec.final_softcap)(y)
+        if self.layout:
+            y = self.layout.constrain(y, LOGITS)
         return y.unwrap(*axes, "vocabulary")
 
     def logits_of(
@@ -206,7 +212,9 @@ class Network:
         self, params: Params, tokens: Int[Tensor, "batch seq"]
     ) -> Float[Array, "batch seq embedding"]:
         """What enters the first layer: the table's rows, in Gemma scaled."""
-        return self._embed(params, tokens, "b", "s").unwrap("b", "s", "embedding")
+        return self._embed(params, tokens, "batch", "seq").unwrap(
+            "batch", "seq", "embedding"
+        )
 
     def _final(self, params: Params, x: Named) -> pz.nx.NamedArray:
         final = norm("final_norm", "embedding", self.spec.embedding, self.spec)
@@ -215,6 +223,8 @@ class Network:
     def _embed(self, params: Params, tokens, *axes: str) -> pz.nx.NamedArray:
         table = _table(params, "embedder")
         x = pz.nn.EmbeddingLookup(table)(pz.nx.wrap(tokens).tag(*axes))
+        if self.layout:
+            x = self.layout.constrain(x)
         if not self.spec.scaled_embeddings:
             return x
         return x * jnp.sqrt(self.spec.embedding).astype(x.dtype)
@@ -237,6 +247,7 @@ class Network:
             read=("key", "value"),
             selection=selection,
             edited=edited,
+            layout=self.layout,
         )
         return reads
 

@@ -23,6 +23,7 @@ from mu_jax.model.block import bind, block, reader, writer
 from mu_jax.model.params import Named, Params, is_stacked, put
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Taps
+from mu_jax.sharding import GATHERED, Layout
 from mu_jax.types import Selection
 
 UNLIMITED = 1 << 30
@@ -126,6 +127,7 @@ def run(
     selection: Selection | None = None,
     edited: Params | None = None,
     remat: bool = False,
+    layout: Layout | None = None,
 ) -> tuple[pz.nx.NamedArray, Params]:
     """Runs all layers over the residual stream `x`.
 
@@ -139,11 +141,12 @@ def run(
       read: kinds of sites to return.
       selection, edited: tensors to use in place of those in `params`.
       remat: recompute matrix products too in the backward pass, for least memory.
+      layout: how activations lie on the devices.
 
     Returns:
       The stream after the last layer, and {kind: {layer, ...}} of what was read.
     """
-    body = _body(spec, params, positions, key_positions, x.dtype, read)
+    body = _body(spec, params, positions, key_positions, x.dtype, read, layout)
     # What is cheap to recompute (norms, softmax, GELU, slices of the weights) is not
     # kept for the backward pass: a quarter of the memory, and faster for it.
     keep = None if remat else jax.checkpoint_policies.dots_saveable
@@ -179,6 +182,7 @@ def resume(
     key_positions: pz.nx.NamedArray,
     prefix: Params | None = None,
     patch: dict[str, tuple] | None = None,
+    layout: Layout | None = None,
 ) -> pz.nx.NamedArray:
     """Runs the layers from `start` on over the stream `x` that enters it.
 
@@ -192,7 +196,7 @@ def resume(
         "prefix": prefix or {},
         "edited": {},
     }
-    body = _body(spec, params, positions, key_positions, x.dtype)
+    body = _body(spec, params, positions, key_positions, x.dtype, layout=layout)
 
     def layer(index, x):
         here = functools.partial(at_layer, layer=index)
@@ -238,6 +242,7 @@ def _body(
     key_positions: pz.nx.NamedArray,
     dtype,
     read: tuple[str, ...] = (),
+    layout: Layout | None = None,
 ):
     """One layer: (stream, what differs from layer to layer) -> (stream, reads)."""
     stacked = {label: a for label, a in params.items() if is_stacked(a)}
@@ -246,8 +251,11 @@ def _body(
         layer = step["layer"].unwrap()
         own = step["edited"]
         frozen = {k: at_layer(a, layer) for k, a in stacked.items() if k not in own}
-        taps = Taps(step["patch"], read, step["shift"])
-        y = bind(block(spec), frozen | own)(
+        weights = frozen | own
+        if layout:
+            weights = {k: layout.constrain(a, GATHERED) for k, a in weights.items()}
+        taps = Taps(step["patch"], read, step["shift"], layout)
+        y = bind(block(spec), weights)(
             x,
             taps=taps,
             prefix=step["prefix"] or None,

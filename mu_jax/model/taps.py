@@ -8,6 +8,9 @@ with one weight per (layer, row, position) and, for heads, per head. Weight 0 le
 run as it is, weight 1 puts the donor in its place, and the derivative with respect to
 the weight at 0 is attribution patching. A shift adds an array to the activation; the
 derivative with respect to it, at 0, is the gradient at the site.
+
+Whatever is worth reading is worth placing: on several devices the taps are also where
+activations are told how to lie on the mesh, so that XLA has nothing to guess.
 """
 
 from collections.abc import Mapping
@@ -15,6 +18,8 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 from penzai import pz
+
+from mu_jax.sharding import Layout
 
 KINDS = (
     "query",
@@ -67,12 +72,15 @@ class Taps:
         patch: Mapping[str, tuple] | None = None,
         read=(),
         shift: Mapping[str, pz.nx.NamedArray] | None = None,
+        layout: Layout | None = None,
     ):
         self.patch, self.read = patch or {}, frozenset(read)
-        self.shift = shift or {}
+        self.shift, self.layout = shift or {}, layout
         self.out: dict[str, pz.nx.NamedArray] = {}
 
     def __call__(self, kind: str, x: pz.nx.NamedArray) -> pz.nx.NamedArray:
+        if self.layout:
+            x = self.layout.constrain(x)
         if kind in self.patch:
             weight, donor = self.patch[kind]
             x = (x + weight * (donor - x)).order_like(x).astype(x.dtype)
