@@ -11,12 +11,14 @@
 Which of a stage's artefacts are up to date is for `Run` to say.
 """
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
 from mu_jax import report
 from mu_jax.checkpoints import delta
+from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Contrasting
 from mu_jax.evals import recall
 from mu_jax.facts.tokens import distinct, prompts
@@ -119,8 +121,11 @@ def edit(run: Run) -> None:
         model, selection = run.model, run.dir.read_selection(name)
         forget, keep = _training_prompts(model, found, train)
         text, _ = run.config.text.load(model.tokenizer)
-        run.dir.remove(f"edits/{name}")
-        made = run.config.edit(model, selection, forget, keep, text, run.progress)
+        run.dir.remove(artefact, keep=() if run.force else ("state",))
+        with contextlib.closing(_snapshots(run, artefact)) as snapshots:
+            made = run.config.edit(
+                model, selection, forget, keep, text, run.console.progress, snapshots
+            )
         delta.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         first, last = made.history[0], made.history[-1]
@@ -226,8 +231,21 @@ def _training_prompts(model: Model, found: Facts, train) -> tuple[Prompts, Promp
     return both.rows(slice(n)), both.rows(slice(n, None))
 
 
+def _snapshots(run: Run, artefact: str) -> SnapshotFolder:
+    """Where an edit goes on if it is interrupted."""
+    return SnapshotFolder(
+        run.dir.edit(artefact.partition("/")[2]) / "state",
+        run.fingerprint(artefact),
+        run.config.save_every,
+        run.preemption,
+        run.console.say,
+    )
+
+
 def _edited(run: Run, name: str) -> Model:
     run.need(f"edits/{name}", "edit")
     model, selection = run.model, run.dir.read_selection(name)
-    params = delta.restore(run.dir.edit(name) / "params", selection, model.spec)
+    params = delta.restore(
+        run.dir.edit(name) / "params", selection, model.spec, model.network.layout
+    )
     return model.update(Edit(selection, params, []))
