@@ -7,10 +7,14 @@ processes ever see different things, whatever a shared disk may have cached. Whe
 is one process only, nothing of this costs anything.
 """
 
+import contextlib
+import contextvars
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -43,7 +47,8 @@ def start(
 
     Raises:
       UserError: nothing says who the others are, or what does makes no sense.
-      Unreachable: they did not come.
+      Unreachable: there is no meeting them. If they do not come, the process ends with
+        status 1 and a line that says so.
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     processes = _number("JAX_NUM_PROCESSES") if processes is None else processes
@@ -54,10 +59,16 @@ def start(
         raise UserError(
             f"process {process} of {processes}", f"a number from 0 to {processes - 1}"
         )
+    found = coordinator or "found by itself"
+    missing = (
+        f"the other processes do not answer within {timeout} s (coordinator {found});"
+        " start the same command on every worker, and let them reach that port"
+    )
     try:
-        jax.distributed.initialize(
-            coordinator, processes, process, initialization_timeout=timeout
-        )
+        with _or_exit(timeout, missing):
+            jax.distributed.initialize(
+                coordinator, processes, process, initialization_timeout=timeout + 60
+            )
     except ValueError as error:
         raise UserError(
             f"--distributed, but {error}".rstrip("."),
@@ -66,11 +77,7 @@ def start(
         ) from None
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise Unreachable(
-            f"the other processes do not answer within {timeout} s"
-            f" (coordinator {coordinator or 'found by itself'}: {reason});"
-            " start the same command on every worker, and let them reach that port"
-        ) from None
+        raise Unreachable(f"the processes cannot meet at {found} ({reason})") from None
 
 
 def is_writer() -> bool:
@@ -86,13 +93,17 @@ def agree(flag: bool) -> bool:
 
 
 def first(act: Callable[[], bytes | None]) -> bytes:
-    """What `act` returns where process 0 does it; its error, too, is everybody's."""
+    """What `act` returns where process 0 does it; its error, too, is everybody's.
+
+    While it acts, process 0 is on its own: what it calls asks no other process.
+    """
     if not _several():
         return act() or b""
     if jax.process_index():
         return _unpacked(_broadcast(b""))
     try:
-        found = act() or b""
+        with _alone():
+            found = act() or b""
     except Exception as error:
         _broadcast(_packed(error))
         raise
@@ -113,8 +124,41 @@ def same(value: str, what: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def _or_exit(seconds: float, why: str) -> Iterator[None]:
+    """Ends the process unless what is inside has ended in time.
+
+    JAX would abort it, with a stack trace of C++ and nothing that could be caught.
+    """
+
+    def give_up():
+        print(f"mu: {why}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+_ACTING = contextvars.ContextVar("acting", default=False)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    token = _ACTING.set(True)
+    try:
+        yield
+    finally:
+        _ACTING.reset(token)
+
+
 def _several() -> bool:
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+    joined = jax.distributed.is_initialized() and not _ACTING.get()
+    return joined and jax.process_count() > 1
 
 
 def _number(variable: str) -> int | None:

@@ -16,7 +16,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
-from mu_jax import report
+from mu_jax import distributed, report
 from mu_jax.checkpoints import delta
 from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Contrasting
@@ -166,10 +166,7 @@ def report_(run: Run) -> None:
     """Tables and plots in one page."""
     for name in (UNEDITED, *run.config.selections):
         run.need(f"evals/{name}", "evaluate")
-    page = report.write(run.dir, run.config)
-    run.console.finish()
-    report.show(run.dir, run.config, run.console)
-    run.console.say(f"\n  report: {page}")
+    distributed.first(lambda: _report(run))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -217,6 +214,13 @@ def _contrasted(run: Run, localizer: Contrasting, journal: Journal) -> Scores:
     if isinstance(localizer, CausalTracing | PathPatching):
         return localizer(model, pair.clean, pair.corrupt, run.progress, journal)
     return localizer(model, pair.clean, pair.corrupt, run.progress)
+
+
+def _report(run: Run) -> None:
+    page = report.write(run.dir, run.config)
+    run.console.finish()
+    report.show(run.dir, run.config, run.console)
+    run.console.say(f"\n  report: {page}")
 
 
 def _prompts(model: Model, questions) -> Prompts:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
@@ -47,11 +48,12 @@ def restore(
         label: {**named[label], "layer": len(layers)}
         for label, layers in selection.tensors
     }
+    one = SingleDeviceSharding(jax.devices()[0])  # wherever they were made
     target = {
         label: jax.ShapeDtypeStruct(
             tuple(shape.values()),
             np.float32,
-            sharding=layout.weights(shape) if layout else None,
+            sharding=layout.weights(shape) if layout else one,
         )
         for label, shape in wanted.items()
     }

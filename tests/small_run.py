@@ -1,0 +1,103 @@
+"""A run small enough to be started again and again, in processes of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CITIES = ("Paris", "Rome", "Berlin", "Madrid")
+CONFIG = """
+from pathlib import Path
+from mu_jax.config import Config
+from mu_jax.edits.gradient import GradientEdit
+from mu_jax.evals.known import KnownFilter
+from mu_jax.evals.recall import Recall
+from mu_jax.evals.utility import TextLoss
+from mu_jax.facts.corrupt import RandomTokens
+from mu_jax.facts.counterfact import CounterFact
+from mu_jax.localizers.attribution import AttributionPatching
+from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.selectors import Top
+
+NOISE = RandomTokens()
+
+
+def get_config() -> Config:
+    return Config(
+        name="small",
+        model="tiny",
+        facts=CounterFact(str(Path(__file__).with_name("facts.jsonl")), forget=8),
+        known=KnownFilter(threshold=0.0, batch=24),
+        localizers={
+            "attribution": AttributionPatching(
+                kinds=("attn", "mlp"), corruption=NOISE, rows=8, batch=8
+            ),
+            "tracing": CausalTracing(
+                kinds=("mlp",), corruption=NOISE, by_role=False, example=-1, rows=4
+            ),
+        },
+        selections={"top": Top(budget=9216)},
+        edit=GradientEdit(steps=6, learning_rate=1e-2, forget_batch=8, retain_batch=8),
+        recall=Recall(batch=24, limit=8),
+        text_loss=TextLoss(limit=8),
+        save_every=2,
+    )
+"""
+
+
+def write(folder: Path) -> Path:
+    """The config file of the run; one format of prompts, so that little compiles."""
+    records = []
+    for i in range(24):
+        rewrite = {
+            "prompt": "{} lies in the city of",
+            "relation_id": "P131",
+            "subject": f"Tower{i} House{i}",
+            "target_true": {"str": CITIES[i % 4]},
+            "target_new": {"str": CITIES[(i + 1) % 4]},
+        }
+        records.append({"case_id": i, "requested_rewrite": rewrite})
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "facts.jsonl").write_text(lines)
+    path = folder / "small.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def start(
+    args: list[str], cache: Path, devices: int = 1, script: str = ""
+) -> subprocess.Popen:
+    """`mu ARGS` in a process with so many devices; `script` runs before it there."""
+    main = "import sys; from mu_jax.__main__ import main; sys.exit(main())"
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    own = {"XLA_FLAGS": flags, "MU_JAX_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{script}\n{main}", *args],
+        env={**os.environ, **own},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def together(args: list[str], cache: Path, processes: int, devices: int):
+    """`mu ARGS` as several processes on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    several = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes)]
+    return [
+        start([*args, *several, "--process", str(i)], cache, devices)
+        for i in range(processes)
+    ]
+
+
+def ended(process: subprocess.Popen, status: int = 0) -> str:
+    """What a process said, once it has ended with this status."""
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode == status, said[-3000:]
+    return said
