@@ -10,6 +10,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+import small_run
+
 import mu_jax as mu
 from mu_jax.testing import tiny_model
 
@@ -32,3 +34,13 @@ def tiny():
 def gemma():
     """The real Gemma 3 270M."""
     return mu.load("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A small run made by one undisturbed process: its config and its directory."""
+    folder = tmp_path_factory.mktemp("small")
+    config = small_run.write(folder)
+    args = ["run", str(config), "--runs", str(folder / "one")]
+    small_run.ended(small_run.start(args, folder / "cache"))
+    return config, folder / "one" / "small"

@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from mu_jax.checkpoints import delta
+from mu_jax.run_dir import RunDir
+from mu_jax.testing import tiny_spec
+
 ROOT = Path(__file__).parents[1]
 CITIES = ("Paris", "Rome", "Berlin", "Madrid")
 CONFIG = """
@@ -101,3 +107,23 @@ def ended(process: subprocess.Popen, status: int = 0) -> str:
     said = process.communicate(timeout=500)[1]
     assert process.returncode == status, said[-3000:]
     return said
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The bits of an edit's tensors."""
+    return {label: array.tobytes() for label, array in arrays(run).items()}
+
+
+def arrays(run: Path) -> dict[str, np.ndarray]:
+    """An edit's tensors."""
+    selection = RunDir(run).read_selection("top")
+    params = delta.restore(run / "edits/top/params", selection, tiny_spec())
+    return {k: np.asarray(a.unwrap(*a.named_shape)) for k, a in params.items()}
+
+
+def history(run: Path) -> list[dict]:
+    """The steps of an edit, without what the clock said."""
+    lines = (run / "edits/top/history.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records] == list(range(len(records)))
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in records]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mu_jax import distributed
@@ -111,11 +113,17 @@ class SnapshotFolder:
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=False,
             ),
-            item_names=("state", "record"),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def _newest(self) -> bytes:
-        """The number of the newest snapshot; 0 without one."""
+        """The number of the newest snapshot; 0 without one.
+
+        Takes away what is left of older ones, whose deletion may have been cut short.
+        """
         if not self.path.exists():
             return b"0"
         with self._readable():
@@ -127,7 +135,9 @@ class SnapshotFolder:
                     "a folder of nothing but snapshots of an edit",
                     _ANEW,
                 )
-        steps = [int(name) for name in names if _STEP.fullmatch(name)]
+        steps = sorted(int(name) for name in names if _STEP.fullmatch(name))
+        for old in steps[:-1]:
+            shutil.rmtree(self.path / str(old))
         return str(max(steps, default=0)).encode()
 
     def _restore(self, step: int, **item) -> Any:
@@ -176,8 +186,15 @@ def _target(like: State) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _unflattened(like: State, arrays: dict[str, jax.Array]) -> State:
-    structure = jax.tree.structure(like)
-    return jax.tree.unflatten(structure, [arrays[name] for name in _flat(like)])
+    """The arrays in place; bound to a device (committed) only if those of `like` are.
+
+    Otherwise the same step would be compiled once more for them.
+    """
+    leaves = [
+        arrays[name] if leaf.committed else jnp.asarray(np.asarray(arrays[name]))
+        for name, leaf in _flat(like).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _checked(history: Any, step: int) -> History:
