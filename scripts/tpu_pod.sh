@@ -4,13 +4,15 @@
 #   RUNS=/mnt/shared/runs scripts/tpu_pod.sh NAME ZONE -- run configs/gemma3_270m_sports.py
 #   DRY_RUN=1 scripts/tpu_pod.sh NAME ZONE -- ...      prints the commands and runs none
 #
-# The working tree is copied to ~/mu_jax of each worker and set up there (scripts/setup.sh
+# The last commit is copied to ~/mu_jax of each worker and set up there (scripts/setup.sh
 # with jax[tpu]; quick when it is up to date). Then each worker runs `mu ... --distributed`,
 # which finds the others by itself.
 #
 # RUNS has to be a folder that all workers share, such as a Filestore instance mounted at
-# the same place on each (a bucket through gcsfuse works too); mu says so where it is not.
-# Where the model is converted, MU_JAX_CACHE may be on that disk or on each worker's own.
+# the same place on each, or a bucket with a hierarchical namespace through gcsfuse (a flat
+# one cannot rename a folder at once, and a snapshot has to appear whole). Where it is not
+# shared, mu says so. CONFIG, and the files that it names, have to be in the repository or
+# on that disk.
 #
 # A slice comes from a queued resource, spot ones at a third of the price:
 #
@@ -18,13 +20,11 @@
 #     --accelerator-type v5litepod-16 --runtime-version v2-alpha-tpuv5-lite --spot
 #
 # A spot slice is taken away with a SIGTERM, at which mu saves and exits with status 143
-# (killed outright it loses at most --save-every steps). The same command goes on, so:
+# (killed outright it loses at most --save-every steps). The same command goes on, also on
+# a slice of another size. So: until this script succeeds, delete the queued resource,
+# create it again, wait until `queued-resources describe NAME` says ACTIVE, call it again.
 #
-#   until scripts/tpu_pod.sh NAME ZONE -- run CONFIG; do
-#     wait until `queued-resources describe NAME` says ACTIVE again, or create it anew
-#   done
-#
-# The new slice may be of another size. For GKE see scripts/gke_jobset.yaml.
+# For GKE see scripts/gke_jobset.yaml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +91,34 @@ def start(
     )
 
 
-def together(args: list[str], cache: Path, processes: int, devices: int):
-    """`mu ARGS` as several processes on loopback."""
+def together(
+    args: list[str],
+    cache: Path,
+    processes: int,
+    devices: int,
+    scripts: Sequence[str] = (),
+    each: Sequence[list[str]] = (),
+) -> list[subprocess.Popen]:
+    """`mu ARGS` as several processes on loopback, each with more of its own."""
+    several = ["--coordinator", f"127.0.0.1:{port()}", "--processes", str(processes)]
+    return [
+        start(
+            [*args, *own, *several, "--process", str(i)], cache, devices, script=script
+        )
+        for i, own, script in zip(
+            range(processes),
+            each or [[]] * processes,
+            scripts or [""] * processes,
+            strict=True,
+        )
+    ]
+
+
+def port() -> int:
+    """One that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    several = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes)]
-    return [
-        start([*args, *several, "--process", str(i)], cache, devices)
-        for i in range(processes)
-    ]
+        return probe.getsockname()[1]
 
 
 def ended(process: subprocess.Popen, status: int = 0) -> str:
@@ -127,3 +146,7 @@ def history(run: Path) -> list[dict]:
     records = [json.loads(line) for line in lines]
     assert [record["step"] for record in records] == list(range(len(records)))
     return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())

@@ -57,7 +57,7 @@ def same_edit(run, other) -> None:
     """The same bits of weights, the same history but for the clock, nothing else."""
     assert small_run.weights(run) == small_run.weights(other)
     assert small_run.history(run) == small_run.history(other)
-    assert sorted(os.listdir(run / "edits/top")) == ["history.jsonl", "params"]
+    assert small_run.names(run / "edits/top") == ["history.jsonl", "params"]
 
 
 def test_an_edit_killed_anywhere_ends_with_the_same_bits(small, tmp_path):
@@ -82,7 +82,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(small, tmp_path):
     assert not (run / "scores/tracing.json").exists() and not (run / "edits").exists()
     said = stopped(args, cache, "SIGTERM", "os.rename", "state/2$")
     assert said.endswith(line) and "Traceback" not in said
-    assert os.listdir(run / "edits/top/state") == ["3"]
+    assert small_run.names(run / "edits/top/state") == ["3"]
     said = small_run.ended(small_run.start(args, cache))
     assert "going on behind step 3\n" in said
     same_edit(run, small[1])
