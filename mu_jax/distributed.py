@@ -55,7 +55,7 @@ def start(
     process = _number("JAX_PROCESS_ID") if process is None else process
     if coordinator and not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"the coordinator {coordinator!r}", "HOST:PORT of process 0")
-    if None not in (processes, process) and not 0 <= process < processes:
+    if processes is not None and process is not None and process >= processes:
         raise UserError(
             f"process {process} of {processes}", f"a number from 0 to {processes - 1}"
         )

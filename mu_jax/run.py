@@ -25,7 +25,7 @@ from mu_jax.errors import UserError
 from mu_jax.load import load
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
-from mu_jax.model.params import name_axes
+from mu_jax.model.params import name_axes, shapes
 from mu_jax.preemption import Preemption
 from mu_jax.run_dir import RunDir
 from mu_jax.sharding import Layout
@@ -88,9 +88,7 @@ class Run:
 
         They need the same settings, input files and packages, and one run directory.
         """
-        inputs = [
-            self.contents(p) for p in (self.config.facts.path, self.config.text.path)
-        ]
+        inputs = [_digest(p) for p in (self.config.facts.path, self.config.text.path)]
         everything = [encode(self.config), inputs, self.versions, self.force]
         distributed.same(json.dumps(everything, sort_keys=True), "settings or files")
         self.dir.check_shared()
@@ -150,15 +148,8 @@ class Run:
         """
         if path is None:
             return ""
-        source = Path(path)
-        with suppress(OSError):
-            files = sorted(f for f in source.rglob("*") if f.is_file())
-            digest = hashlib.sha256()
-            for file in files if source.is_dir() else [source]:
-                digest.update(f"{file.relative_to(source)}\n".encode())
-                digest.update(file.read_bytes())
-            return digest.hexdigest()[:16]
-        return self.dir.stamps().get(f"file {path}", "")
+        found = distributed.first(lambda: _digest(path).encode()).decode()
+        return found or self.dir.stamps().get(f"file {path}", "")
 
     def fresh(self, artefact: str) -> bool:
         """Whether it exists and was made with the present settings."""
@@ -194,6 +185,21 @@ class Run:
         self.dir.stamp(stamps)
 
 
+def _digest(path: str | None) -> str:
+    """Of the contents of a file or folder; empty where there is none."""
+    if path is None:
+        return ""
+    source = Path(path)
+    with suppress(OSError):
+        files = sorted(f for f in source.rglob("*") if f.is_file())
+        digest = hashlib.sha256()
+        for file in files if source.is_dir() else [source]:
+            digest.update(f"{file.relative_to(source)}\n".encode())
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+    return ""
+
+
 def placed(model: Model, dtype: str, layout: Layout | None) -> Model:
     """The model in another precision, on the devices of a layout."""
     if layout is None and dtype == model.params["embedder"].dtype:
@@ -204,7 +210,7 @@ def placed(model: Model, dtype: str, layout: Layout | None) -> Model:
         if layout is None:
             plain = jnp.asarray(plain)
         else:  # each process copies the parts of its own devices
-            where = layout.weights(array.named_shape)
+            where = layout.weights(shapes(model.spec)[label])
             plain = jax.make_array_from_callback(plain.shape, where, plain.__getitem__)
         params[label] = name_axes(label, plain, model.spec)
     network = Network(model.spec, layout)
