@@ -15,7 +15,7 @@ from mu_jax.run_dir import RunDir
 from mu_jax.testing import tiny_spec
 
 ROOT = Path(__file__).parents[1]
-CITIES = ("Paris", "Rome", "Berlin", "Madrid")
+CITIES = ("Paris", "Rome", "Berlin")
 CONFIG = """
 from pathlib import Path
 from mu_jax.config import Config
@@ -48,7 +48,7 @@ def get_config() -> Config:
         },
         selections={"top": Top(budget=9216)},
         edit=GradientEdit(steps=6, learning_rate=1e-2, forget_batch=8, retain_batch=8),
-        recall=Recall(batch=24, limit=8),
+        recall=Recall(batch=24, limit=24),
         text_loss=TextLoss(limit=8),
         save_every=2,
     )
@@ -56,15 +56,18 @@ def get_config() -> Config:
 
 
 def write(folder: Path) -> Path:
-    """The config file of the run; one format of prompts, so that little compiles."""
+    """The config file of the run.
+
+    Three cities leave no distractors, so that one format is asked and little compiles.
+    """
     records = []
     for i in range(24):
         rewrite = {
             "prompt": "{} lies in the city of",
             "relation_id": "P131",
             "subject": f"Tower{i} House{i}",
-            "target_true": {"str": CITIES[i % 4]},
-            "target_new": {"str": CITIES[(i + 1) % 4]},
+            "target_true": {"str": CITIES[i % 3]},
+            "target_new": {"str": CITIES[(i + 1) % 3]},
         }
         records.append({"case_id": i, "requested_rewrite": rewrite})
     lines = "".join(json.dumps(record) + "\n" for record in records)

@@ -184,10 +184,16 @@ def test_processes_that_do_not_come_are_given_up(process):
     assert len(lines) == 1 and "do not answer within 1 s" in lines[0]
 
 
+def test_a_machine_of_no_pod_is_told_how_to_name_the_others(tmp_path):
+    args = ["run", str(small_run.write(tmp_path)), "--distributed"]
+    said = small_run.ended(small_run.start(args, tmp_path), 2)
+    assert said.startswith("mu: --distributed, but") and said.count("\n") == 1
+    assert "--coordinator HOST:PORT --processes N --process I" in said
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((None, None, None), "a worker of a TPU pod"),
         (("nowhere", 2, 0), "HOST:PORT"),
         (("127.0.0.1:1", 2, 2), "process 2 of 2"),
     ],
