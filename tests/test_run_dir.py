@@ -202,3 +202,14 @@ def test_lines_are_json_that_any_reader_takes(run):
     run.write_facts(FACTS)
     lines = (run.path / "facts.jsonl").read_text(encoding="utf-8").split("\n")
     assert [json.loads(line)["split"] for line in lines if line] == ["forget", "retain"]
+
+
+def test_what_is_kept_stays_when_a_folder_is_emptied(run):
+    for name in ("edits/a/state/x", "edits/a/params/y", "edits/a/z", "edits/b/z"):
+        run.write_text(name, "")
+    run.remove("edits/a", keep=("state",))
+    run.remove("nothing", keep=("state",))
+    assert [n for n in files(run) if n.endswith(("x", "y", "z"))] == [
+        "edits/a/state/x",
+        "edits/b/z",
+    ]
