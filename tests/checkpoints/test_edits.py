@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mu_jax.checkpoints import delta
+from mu_jax.checkpoints import edits
 from mu_jax.errors import UserError
 from mu_jax.selectors import Layers
 from mu_jax.testing import tiny_spec
@@ -19,7 +19,7 @@ def selection(tiny):
 @pytest.fixture
 def saved(tmp_path, tiny, selection):
     params = tiny.selected(selection)
-    delta.save(tmp_path / "params", params)
+    edits.save(tmp_path / "params", params)
     return tmp_path / "params", params
 
 
@@ -29,7 +29,7 @@ def plain(array) -> np.ndarray:
 
 def test_an_edit_is_restored_bit_for_bit(saved, tiny, selection):
     path, params = saved
-    found = delta.restore(path, selection, tiny.spec)
+    found = edits.restore(path, selection, tiny.spec)
     assert found.keys() == params.keys()
     for label, array in params.items():
         assert found[label].named_shape == array.named_shape
@@ -39,8 +39,8 @@ def test_an_edit_is_restored_bit_for_bit(saved, tiny, selection):
 def test_saving_again_replaces_the_edit(saved, tiny):
     path, _ = saved
     other = Layers(mlp=(0,))(None, tiny.sizes)
-    delta.save(path, tiny.selected(other))
-    assert delta.restore(path, other, tiny.spec).keys() == dict(other.tensors).keys()
+    edits.save(path, tiny.selected(other))
+    assert edits.restore(path, other, tiny.spec).keys() == dict(other.tensors).keys()
     assert [p.name for p in path.parent.iterdir()] == ["params"]
 
 
@@ -49,19 +49,19 @@ def test_saving_again_replaces_the_edit(saved, tiny):
 )
 def test_another_selection_is_refused(saved, tiny, chosen):
     with pytest.raises(UserError, match=r"params holds .*edit again"):
-        delta.restore(saved[0], chosen(None, tiny.sizes), tiny.spec)
+        edits.restore(saved[0], chosen(None, tiny.sizes), tiny.spec)
 
 
 def test_another_model_is_refused(saved, selection):
     spec = dataclasses.replace(tiny_spec(), neurons=64)
     with pytest.raises(UserError, match=r"params holds .*edit again"):
-        delta.restore(saved[0], selection, spec)
+        edits.restore(saved[0], selection, spec)
 
 
 def test_a_tensor_that_the_model_does_not_have_is_refused(saved, tiny, selection):
     strange = dataclasses.replace(selection, tensors=(("mlp/router", (0,)),))
     with pytest.raises(UserError, match="'mlp/router'"):
-        delta.restore(saved[0], strange, tiny.spec)
+        edits.restore(saved[0], strange, tiny.spec)
 
 
 def test_no_checkpoint_is_refused(tmp_path, tiny, selection):
@@ -69,7 +69,7 @@ def test_no_checkpoint_is_refused(tmp_path, tiny, selection):
     (tmp_path / "file").write_text("hello")
     for name in ("nowhere", "empty", "file"):
         with pytest.raises(UserError, match=f"{name} cannot be read"):
-            delta.restore(tmp_path / name, selection, tiny.spec)
+            edits.restore(tmp_path / name, selection, tiny.spec)
 
 
 def files(folder):
@@ -86,4 +86,4 @@ def test_a_damaged_checkpoint_is_refused(saved, tiny, selection, damage):
         else:
             file.write_bytes(data[: len(data) // 2] if damage == "truncate" else b"")
     with pytest.raises(UserError, match="cannot be read"):
-        delta.restore(path, selection, tiny.spec)
+        edits.restore(path, selection, tiny.spec)
