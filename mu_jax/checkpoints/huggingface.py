@@ -107,7 +107,7 @@ def tensor_name(spec: Spec, label: str, layer: int | None = None) -> str:
 
 
 def leave(spec: Spec, label: str, value: np.ndarray) -> np.ndarray:
-    """One tensor of one layer as it is there: a matrix as [outputs, inputs], in C order.
+    """One tensor of one layer as it is there, in C order; matrices [outputs, inputs].
 
     A norm of Gemma is reckoned in float32 and is float32 then.
     """

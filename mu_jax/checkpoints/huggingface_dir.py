@@ -60,7 +60,10 @@ def write(
     """
     spec, tokenizer = model.spec, model.tokenizer
     dtype = np.dtype(dtype or model.params["embedder"].dtype)
-    ids = {"bos_token_id": tokenizer.bos, "eos_token_id": getattr(tokenizer, "eos", None)}
+    ids = {
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": getattr(tokenizer, "eos", None),
+    }
     described = ids | config(spec, dtype.name)
     total = sum(shape.get("layer", 1) for shape in shapes(spec).values())
 
@@ -106,7 +109,7 @@ def patch(
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The files of a tokenizer, such that `AutoTokenizer` opens them; a toy has none."""
+    """A tokenizer's files, such that `AutoTokenizer` opens them; a toy has none."""
     files = getattr(tokenizer, "files", None)
     if files is not None:
         found = dict(files())
@@ -159,9 +162,7 @@ def _copy(base: Path, folder: Path, progress: Progress) -> list[str]:
     inside = sorted(p.relative_to(base) for p in base.rglob("*") if p.is_file())
     seen = [p for p in inside if not any(part.startswith(".") for part in p.parts)]
     opened = {p.relative_to(base) for p in base.glob(_OPENED)}
-    wanted = [
-        p for p in seen if p in opened or p.suffix.lower() not in _OTHER_WEIGHTS
-    ]
+    wanted = [p for p in seen if p in opened or p.suffix.lower() not in _OTHER_WEIGHTS]
     for i, path in enumerate(wanted):
         progress("copying files", i, len(wanted))
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

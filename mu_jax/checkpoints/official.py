@@ -26,8 +26,8 @@ has its own keys. A head's index is group * query_heads + query. `gating_einsum`
 (Gemma 1 and Gemma 2 2B).
 
 Trees are rearranged on the host, and no array is cast: convert a bfloat16 tree to
-float32 before `from_official`, or 1 + w is rounded. `official_dir` reads and writes them
-on disk.
+float32 before `from_official`, or 1 + w is rounded. `official_dir` reads and writes
+them on disk.
 """
 
 from collections.abc import Iterator, Mapping
@@ -164,14 +164,16 @@ def _leave(
     axes = _axes(label, spec, order)
     own = list(shapes(spec)[label])
     plain = np.asarray(params[label].unwrap(*own))
-    plain = plain.transpose([own.index(axis) for axis in axes]).reshape(tuple(_merged(axes).values()))
+    plain = plain.transpose([own.index(axis) for axis in axes]).reshape(
+        tuple(_merged(axes).values())
+    )
     return plain - 1 if label.endswith("norm") else plain
 
 
 def enter(
     value: Any, label: str, spec: Spec, order: tuple[str, ...] | None = None
 ) -> Any:
-    """The inverse of `_leave`, for an array of numpy's or of jax's (under `jit` too)."""
+    """The inverse of `_leave`, for an array of numpy's or of jax's, also in `jit`."""
     axes = _axes(label, spec, order)
     official = list(axes)
     plain = value.reshape(tuple(axes.values()))
@@ -201,9 +203,7 @@ def official_axes(spec: Spec, transpose: bool) -> dict[str, dict[str, int]]:
     return out
 
 
-def check(
-    found: Mapping[str, tuple], wanted: Mapping[str, tuple], spec: Spec
-) -> None:
+def check(found: Mapping[str, tuple], wanted: Mapping[str, tuple], spec: Spec) -> None:
     """Raises UserError unless exactly the wanted shapes were found."""
     what = f"the text parameters of {spec.name} as gemma.gm.nn names them"
     for path in wanted:

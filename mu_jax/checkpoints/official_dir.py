@@ -1,8 +1,8 @@
 """Official checkpoints (orbax) on disk: read straight into shards, and written.
 
-They are read by the `gemma` package's own loader, each tensor onto the devices that will
-hold it, and rearranged there into our stacks, one official path at a time; what has been
-rearranged is freed. They are written as that package does, by orbax.
+They are read by the `gemma` package's own loader, each tensor onto the devices that
+will hold it, and rearranged there into our stacks, one official path at a time; what
+has been rearranged is freed. They are written as that package does, by orbax.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Sharding, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 
 from mu_jax.checkpoints.huggingface_config import is_llama
 from mu_jax.checkpoints.official import (
     TOP,
+    Tensor,
     check,
     enter,
     leaves,
@@ -59,38 +60,32 @@ def load(
     stored = _stored(path)
     found = {name: tuple(array.shape) for name, array in stored.items()}
     spec = spec or find(path, found)
-    transpose = found.get(f"layer_0/{_GATING}", ())[1:] == (spec.neurons, spec.embedding)
+    gating = found.get(f"layer_0/{_GATING}", ())
+    transpose = gating[1:] == (spec.neurons, spec.embedding)
     check(found, official_shapes(spec, transpose), spec)
-
-    def place(axes: Mapping[str, int]) -> Sharding:
-        return layout.weights(axes) if layout else SingleDeviceSharding(jax.devices()[0])
-
+    first = SingleDeviceSharding(jax.devices()[0])
+    place = layout.weights if layout else lambda axes: first
     target = {
         name: jax.ShapeDtypeStruct(
-            tuple(axes.values()), stored[name].dtype, sharding=place(axes)
+            found[name], stored[name].dtype, sharding=place(axes)
         )
         for name, axes in official_axes(spec, transpose).items()
     }
     flat = _restored(path, target, progress)
-    layers = [f"layer_{i}/" for i in range(spec.layers)]
-    parts = {path: ((label,), None) for label, path in TOP.items()}
-    parts |= {path: tuple(part) for path, part in table(spec, transpose).items()}
+    top = {name: Tensor((label,), ()) for label, name in TOP.items()}
+    parts = {**top, **table(spec, transpose)}
     params: Params = {}
-    for done, (path_, (labels, order)) in enumerate(parts.items()):
+    for done, (name, tensor) in enumerate(parts.items()):
         progress("rearranging", done, len(parts))
-        names = [path_] if order is None else [layer + path_ for layer in layers]
-        arrays = [flat.pop(name) for name in names]
-        for label, value in _stacked(arrays, labels, order, spec, dtype, place).items():
-            params[label] = name_axes(label, value, spec)
-        for array in arrays:
-            if not any(array is kept.data_array for kept in params.values()):
-                array.delete()
+        layers = [f"layer_{i}/{name}" for i in range(spec.layers)]
+        arrays = [flat.pop(n) for n in ([name] if name in top else layers)]
+        params |= _rearranged(arrays, tensor, spec, dtype, place)
     progress("rearranging", len(parts), len(parts))
     return spec, {label: params[label] for label in shapes(spec)}
 
 
-def save(path: Path, spec: Spec, params: Params, dtype: Any = None) -> None:
-    """Writes an official checkpoint at `path`, where nothing is yet.
+def save(folder: Path, spec: Spec, params: Params, dtype: Any = None) -> None:
+    """Writes an official checkpoint into a folder, beside what is there.
 
     Args:
       dtype: of all tensors; by default each stays what it is.
@@ -98,11 +93,16 @@ def save(path: Path, spec: Spec, params: Params, dtype: Any = None) -> None:
     Raises:
       UserError: the spec is not of a Gemma.
     """
-    whole = {label: name_axes(label, _plain(params, label), spec) for label in params}
+    whole: Params = {}
+    whole |= {label: name_axes(label, _plain(params, label), spec) for label in params}
     tree = to_official(whole, spec, transpose_gating_einsum=transposed(spec))
     tree = jax.tree.map(lambda x: np.asarray(x, dtype or x.dtype), tree)
+    inner = folder.absolute() / "checkpoint"  # orbax wants a folder of its own
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), tree)
+        checkpointer.save(inner, tree)
+    for entry in inner.iterdir():
+        entry.replace(inner.parent / entry.name)
+    inner.rmdir()
 
 
 def transposed(spec: Spec) -> bool:
@@ -135,21 +135,18 @@ def find(path: Path, found: Mapping[str, tuple[int, ...]]) -> Spec:
             official_shapes(spec, False),
         ):
             return spec
+    names = [name for name, spec in SPECS.items() if not is_llama(spec)]
     table_ = found.get(TOP["embedder"], ())
     layers = {name.partition("/")[0] for name in found if name.startswith("layer_")}
     raise UserError(
         f"{path} holds {len(layers)} layers and an embedding table {list(table_)}",
-        f"the tensors of one of {', '.join(k for k, s in SPECS.items() if _gemma(s))}",
+        f"the tensors of one of {', '.join(names)}",
         "check that it is a whole official checkpoint of one of these",
     )
 
 
-def _gemma(spec: Spec) -> bool:
-    return not is_llama(spec)
-
-
 def _stored(path: Path) -> dict[str, Any]:
-    """What orbax knows of every text tensor (shape, dtype), by its path in the model."""
+    """Shape and dtype of every text tensor, by its path in the model."""
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             stored = checkpointer.metadata(path.absolute()).item_metadata
@@ -183,21 +180,26 @@ def _restored(path: Path, target: dict[str, Any], progress: Progress) -> dict[st
     return dict(leaves(tree))
 
 
-def _stacked(arrays, labels, order, spec, dtype, place) -> dict[str, jax.Array]:
-    """Our labels out of one official tensor of all layers, on the devices."""
-    axes = shapes(spec)
+def _rearranged(arrays: list, tensor: Tensor, spec: Spec, dtype: Any, place) -> Params:
+    """Our labels out of one official tensor of all layers, which is freed."""
+    shape, order = shapes(spec), tensor.axes or None
 
     def rearrange(arrays):
-        value = arrays[0] if order is None else jnp.stack(arrays)
-        parts = jnp.unstack(value, axis=1) if len(labels) > 1 else (value,)
+        value = jnp.stack(arrays) if order else arrays[0]
+        several = len(tensor.labels) > 1
+        parts = jnp.unstack(value, axis=1) if several else (value,)
         out = {}
-        for label, part in zip(labels, parts, strict=True):
+        for label, part in zip(tensor.labels, parts, strict=True):
             exact = part.astype(jnp.float32) if label.endswith("norm") else part
             out[label] = enter(exact, label, spec, order).astype(dtype)
         return out
 
-    where = {label: place(axes[label]) for label in labels}
-    return jax.jit(rearrange, out_shardings=where)(arrays)
+    where = {label: place(shape[label]) for label in tensor.labels}
+    made = jax.jit(rearrange, out_shardings=where)(arrays)
+    jax.block_until_ready(made)
+    for array in arrays:
+        array.delete()
+    return {label: name_axes(label, value, spec) for label, value in made.items()}
 
 
 def _plain(params: Params, label: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Safetensors files: where each tensor lies, overwriting one, writing many in shards."""
+"""Safetensors files: where each tensor lies, overwriting one, writing shards."""
 
 import json
 from collections.abc import Iterable
