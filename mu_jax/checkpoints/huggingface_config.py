@@ -61,6 +61,8 @@ def _llama(spec: Spec) -> dict[str, Any]:
         "model_type": "llama",
         "hidden_act": "silu",
         "mlp_bias": False,
+        "bos_token_id": None,  # the tokenizer says
+        "eos_token_id": None,
         "rope_theta": _only(spec, "RoPE wavelengths", spec.wavelengths, None),
         "rope_scaling": scaling,
     }

@@ -60,11 +60,9 @@ def write(
     """
     spec, tokenizer = model.spec, model.tokenizer
     dtype = np.dtype(dtype or model.params["embedder"].dtype)
-    ids = {
-        "bos_token_id": tokenizer.bos,
-        "eos_token_id": getattr(tokenizer, "eos", None),
-    }
-    described = ids | config(spec, dtype.name)
+    described = config(spec, dtype.name) | {"bos_token_id": tokenizer.bos}
+    if hasattr(tokenizer, "eos"):
+        described["eos_token_id"] = tokenizer.eos
     total = sum(shape.get("layer", 1) for shape in shapes(spec).values())
 
     def told() -> Iterator[tuple[str, np.ndarray]]:
