@@ -33,6 +33,7 @@ them on disk.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,6 +41,7 @@ from mu_jax.checkpoints.huggingface_config import is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
+from mu_jax.sharding import fetch
 
 TOP = {"embedder": "embedder/input_embedding", "final_norm": "final_norm/scale"}
 _NORMS = {
@@ -71,13 +73,20 @@ def to_official(
     Args:
       transpose_gating_einsum: as in the official model's config.
     """
+    return jax.tree.map(
+        jnp.asarray, official_arrays(params, spec, transpose_gating_einsum)
+    )
+
+
+def official_arrays(params: Params, spec: Spec, transpose: bool) -> dict[str, Any]:
+    """`to_official` on the host: numpy arrays, views where they can be."""
     flat = {path: _leave(params, label, spec) for label, path in TOP.items()}
-    for path, (labels, order) in table(spec, transpose_gating_einsum).items():
+    for path, (labels, order) in table(spec, transpose).items():
         parts = [_leave(params, label, spec, order) for label in labels]
         stack = np.stack(parts, 1) if len(parts) > 1 else parts[0]
         for i, value in enumerate(stack):
             flat[f"layer_{i}/{path}"] = value
-    return nested({path: jnp.asarray(value) for path, value in flat.items()})
+    return nested(flat)
 
 
 def from_official(
@@ -163,7 +172,7 @@ def _leave(
     """One of our parameters as a plain array with its axes in an official order."""
     axes = _axes(label, spec, order)
     own = list(shapes(spec)[label])
-    plain = np.asarray(params[label].unwrap(*own))
+    plain = fetch(params[label].unwrap(*own))
     plain = plain.transpose([own.index(axis) for axis in axes]).reshape(
         tuple(_merged(axes).values())
     )

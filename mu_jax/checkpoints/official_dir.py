@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
@@ -23,15 +22,15 @@ from mu_jax.checkpoints.official import (
     enter,
     leaves,
     nested,
+    official_arrays,
     official_axes,
     official_shapes,
     table,
-    to_official,
 )
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import SPECS, Spec
-from mu_jax.sharding import Layout, fetch
+from mu_jax.sharding import Layout
 from mu_jax.types import Progress, silent
 
 TOKENIZER = "tokenizer.model"
@@ -93,10 +92,8 @@ def save(folder: Path, spec: Spec, params: Params, dtype: Any = None) -> None:
     Raises:
       UserError: the spec is not of a Gemma.
     """
-    whole: Params = {}
-    whole |= {label: name_axes(label, _plain(params, label), spec) for label in params}
-    tree = to_official(whole, spec, transpose_gating_einsum=transposed(spec))
-    tree = jax.tree.map(lambda x: np.asarray(x, dtype or x.dtype), tree)
+    tree = official_arrays(params, spec, transposed(spec))
+    tree = jax.tree.map(lambda x: x.astype(dtype or x.dtype, copy=False), tree)
     inner = folder.absolute() / "checkpoint"  # orbax wants a folder of its own
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(inner, tree)
@@ -200,10 +197,6 @@ def _rearranged(arrays: list, tensor: Tensor, spec: Spec, dtype: Any, place) -> 
     for array in arrays:
         array.delete()
     return {label: name_axes(label, value, spec) for label, value in made.items()}
-
-
-def _plain(params: Params, label: str) -> np.ndarray:
-    return fetch(params[label].unwrap(*params[label].named_shape))
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -35,7 +35,7 @@ SPECIFICATIONS = {
 
 @pytest.fixture(scope="module")
 def torch_logits():
-    """(folder, tokens) -> float32 logits of the model that `transformers` opens there."""
+    """(folder, tokens) -> logits of the model that `transformers` opens there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch

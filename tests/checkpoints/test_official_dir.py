@@ -150,7 +150,9 @@ def test_the_gating_is_laid_out_as_the_official_class_of_the_size_has_it(gm):
 
 def test_a_llama_is_refused_by_name(tmp_path):
     llama = tiny_model(tiny_llama(layers=1))
-    with pytest.raises(UserError, match="tiny-llama3, a Llama.*Hugging Face directory"):
+    with pytest.raises(
+        UserError, match=r"tiny-llama3, a Llama.*Hugging Face directory"
+    ):
         official_dir.save(tmp_path, llama.spec, llama.params)
     assert list(tmp_path.iterdir()) == []
 
