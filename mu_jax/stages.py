@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from mu_jax import report
-from mu_jax.checkpoints import delta
+from mu_jax.checkpoints import edits
 from mu_jax.config import Contrasting
 from mu_jax.evals import recall
 from mu_jax.facts.tokens import distinct, prompts
@@ -121,7 +121,7 @@ def edit(run: Run) -> None:
         text, _ = run.config.text.load(model.tokenizer)
         run.dir.remove(f"edits/{name}")
         made = run.config.edit(model, selection, forget, keep, text, run.progress)
-        delta.save(run.dir.edit(name) / "params", dict(made.params))
+        edits.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         first, last = made.history[0], made.history[-1]
         run.console.say(
@@ -229,5 +229,5 @@ def _training_prompts(model: Model, found: Facts, train) -> tuple[Prompts, Promp
 def _edited(run: Run, name: str) -> Model:
     run.need(f"edits/{name}", "edit")
     model, selection = run.model, run.dir.read_selection(name)
-    params = delta.restore(run.dir.edit(name) / "params", selection, model.spec)
+    params = edits.restore(run.dir.edit(name) / "params", selection, model.spec)
     return model.update(Edit(selection, params, []))
