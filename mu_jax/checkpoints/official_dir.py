@@ -28,7 +28,7 @@ from mu_jax.checkpoints.official import (
     table,
 )
 from mu_jax.errors import UserError
-from mu_jax.model.params import Params, name_axes, shapes
+from mu_jax.model.params import Params, dtype_of, name_axes, shapes
 from mu_jax.model.specs import SPECS, Spec
 from mu_jax.sharding import Layout
 from mu_jax.types import Progress, silent
@@ -50,7 +50,7 @@ def load(
     Args:
       path: the folder that orbax wrote.
       layout: where the parameters go; None: the first device.
-      dtype: what they are cast to. Norms become 1 + w in float32 before that.
+      dtype: of the matrices; norms become 1 + w in float32, and stay so.
       spec: what the model is; None: the row of SPECS with exactly these tensors.
 
     Raises:
@@ -188,7 +188,8 @@ def _rearranged(arrays: list, tensor: Tensor, spec: Spec, dtype: Any, place) -> 
         out = {}
         for label, part in zip(tensor.labels, parts, strict=True):
             exact = part.astype(jnp.float32) if label.endswith("norm") else part
-            out[label] = enter(exact, label, spec, order).astype(dtype)
+            made = enter(exact, label, spec, order)
+            out[label] = made.astype(dtype_of(label, dtype))
         return out
 
     where = {label: place(shape[label]) for label in tensor.labels}
