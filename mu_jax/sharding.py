@@ -150,14 +150,17 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*parts))
 
 
-def fetch(tree: Any) -> Any:
-    """A tree of arrays as whole numpy arrays, on every process; bfloat16 as float32.
+def fetch(tree: Any, *, exact: bool = False) -> Any:
+    """A tree of arrays as whole numpy arrays, on every process.
 
     All processes have to call it together, as they do everything else.
+
+    Args:
+      exact: leave bfloat16 as it is; otherwise it comes as float32, to compute with.
     """
 
     def get(array):
-        if array.dtype == jnp.bfloat16:
+        if array.dtype == jnp.bfloat16 and not exact:
             array = array.astype(jnp.float32)  # numpy would compute in bfloat16
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             if array.is_fully_replicated:

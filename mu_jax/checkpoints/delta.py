@@ -217,7 +217,7 @@ def _held(model: Model, selection: Selection) -> dict[Matrix, np.ndarray]:
 def _matrices(params: Params, selection: Selection) -> dict[Matrix, np.ndarray]:
     out = {}
     for label, layers in selection.tensors:
-        stacked = fetch(params[label].unwrap(*params[label].named_shape))
+        stacked = fetch(params[label].unwrap(*params[label].named_shape), exact=True)
         out |= {(label, i): stacked[n] for n, i in enumerate(layers)}
     return out
 

@@ -90,7 +90,7 @@ def tensors(
     """
     _check(spec, params)
     for label, shape in shapes(spec).items():
-        value = fetch(params[label].unwrap(*shape))
+        value = fetch(params[label].unwrap(*shape), exact=True)
         stacked = "layer" in shape
         for i, part in enumerate(value if stacked else [value]):
             name = tensor_name(spec, label, i if stacked else None)

@@ -172,7 +172,7 @@ def _leave(
     """One of our parameters as a plain array with its axes in an official order."""
     axes = _axes(label, spec, order)
     own = list(shapes(spec)[label])
-    plain = fetch(params[label].unwrap(*own))
+    plain = fetch(params[label].unwrap(*own), exact=True)
     plain = plain.transpose([own.index(axis) for axis in axes]).reshape(
         tuple(_merged(axes).values())
     )
