@@ -145,7 +145,7 @@ def test_two_processes_convert_a_file_once_and_agree(tmp_path):
     code = (
         "import sys, hashlib, numpy as np, mu_jax as mu\n"
         "said = []\n"
-        "m = mu.load(sys.argv[1], lambda what, done, total: said.append(what))\n"
+        "m = mu.load(sys.argv[1], progress=lambda what, *_: said.append(what))\n"
         "a = m.params['mlp/down']\n"
         "a = np.asarray(a.unwrap(*a.named_shape))\n"
         "print(bool(said), hashlib.sha256(a.tobytes()).hexdigest())\n"
