@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mu_jax.checkpoints import cache, gguf, hf_folder, hub
+from mu_jax.checkpoints import cache, gguf, hub, huggingface_source
 from mu_jax.checkpoints.source import Memory, Source, place
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
@@ -76,7 +76,9 @@ def _source(name: str, progress: Progress) -> Source:
     if path.is_dir():
         return _directory(path)
     if hub.is_id(name):
-        return hf_folder.open_folder(hub.fetch(name, progress), name.partition("@")[0])
+        return huggingface_source.open_folder(
+            hub.fetch(name, progress), name.partition("@")[0]
+        )
     spec(name)  # a misspelt name says which one was meant
     raise UserError(
         f"no weights for {name!r} are installed",
@@ -87,16 +89,16 @@ def _source(name: str, progress: Progress) -> Source:
 
 def _directory(path: Path) -> Source:
     """A Hugging Face directory, or an official one in orbax's format."""
-    if (path / hf_folder.CONFIG).is_file():
-        return hf_folder.open_folder(path)
+    if (path / huggingface_source.CONFIG).is_file():
+        return huggingface_source.open_folder(path)
     if any((path / mark).exists() for mark in _ORBAX):
         raise UserError(
             f"{path} is an orbax checkpoint",
-            f"a Hugging Face directory, with {hf_folder.CONFIG}",
+            f"a Hugging Face directory, with {huggingface_source.CONFIG}",
             "take the model in that format",
         )
     raise UserError(
-        f"{path} holds no {hf_folder.CONFIG}",
+        f"{path} holds no {huggingface_source.CONFIG}",
         "a Hugging Face directory or an orbax checkpoint",
         "give the folder with the weights itself",
     )

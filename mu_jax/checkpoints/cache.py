@@ -104,7 +104,7 @@ def write(path: Path, source: Source, progress: Progress = silent) -> None:
 
 
 def read(path: Path) -> Entry | None:
-    """What `write` put at `path`; None if it is absent or does not match its digests."""
+    """What `write` put at `path`; None if absent, or not what its digests say."""
     try:
         index = json.loads((path / _INDEX).read_text())
         if index.pop("digest") != _of(index):

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from mu_jax.checkpoints import gguf_spec, gguf_tokenizer, hf_names, matrix
+from mu_jax.checkpoints import gguf_spec, gguf_tokenizer, matrix
+from mu_jax.checkpoints.huggingface_config import is_llama
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
 from mu_jax.model import tokenizer
@@ -75,7 +76,7 @@ class File:
         if not matrix.is_matrix(label):
             return _rows(tensor, index[0])[(slice(None), *index[1:])]
         block = lambda rows, columns: _rows(tensor, rows)[:, columns]
-        if label not in _ROTATED or not hf_names.is_llama(self.spec):
+        if label not in _ROTATED or not is_llama(self.spec):
             return matrix.read(block, label, axes, index)
         heads = (*index[:-1], slice(None))
         value = matrix.read(block, label, axes, heads)
@@ -141,7 +142,9 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _name(label: str, layer: int | None) -> str:
-    return f"{_TOP[label] if layer is None else f'blk.{layer}.{_STACKED[label]}'}.weight"
+    return (
+        f"{_TOP[label] if layer is None else f'blk.{layer}.{_STACKED[label]}'}.weight"
+    )
 
 
 def _rows(tensor: Any, rows: slice) -> np.ndarray:

@@ -114,7 +114,10 @@ class _Fields:
 
     def sizes(self) -> dict[str, Any]:
         """What every builder of specs takes."""
-        embedding, heads = self.count("embedding_length"), self.count("attention.head_count")
+        embedding, heads = (
+            self.count("embedding_length"),
+            self.count("attention.head_count"),
+        )
         groups = self.count("attention.head_count_kv", heads)
         if heads % groups:
             raise self.wrong("attention.head_count_kv", groups, f"a divisor of {heads}")

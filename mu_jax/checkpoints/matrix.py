@@ -52,9 +52,7 @@ def lengths(axes: Sequence[int], index: Index) -> tuple[int, ...]:
 
 def blocks(axes: Sequence[int], index: Index) -> Iterator[slice]:
     """The runs of one merged axis that the slices `index` of `axes` cover, in order."""
-    ranges = [
-        range(*cut.indices(size)) for cut, size in zip(index, axes, strict=True)
-    ]
+    ranges = [range(*cut.indices(size)) for cut, size in zip(index, axes, strict=True)]
     whole = [len(r) == size for r, size in zip(ranges, axes, strict=True)]
     inner = max((i for i, w in enumerate(whole) if not w), default=0)
     inside = math.prod(axes[inner + 1 :])

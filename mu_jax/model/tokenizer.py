@@ -50,6 +50,8 @@ class SentencePiece:
         if self.bos < 0:
             raise _without_bos()
         self.pad = max(self.pad, 0)
+        eos = self._processor.eos_id()
+        self.eos = eos if eos >= 0 else None
 
     def encode(self, text: str) -> Encoding:
         """Ids of `text` behind one BOS, and where in `text` each comes from."""
@@ -107,7 +109,8 @@ class JsonTokenizer:
         if first is None:
             raise _without_bos()
         self.bos: int = first
-        fills = (self._id(settings, "pad", pad), self._id(settings, "eos"))
+        self.eos = self._id(settings, "eos")
+        fills = (self._id(settings, "pad", pad), self.eos)
         self.pad: int = next((i for i in fills if i is not None), 0)
 
     def _id(
@@ -176,7 +179,9 @@ def parsed(name: str, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"{name} is not a JSON object", "a whole file", "fetch it again")
+        raise UserError(
+            f"{name} is not a JSON object", "a whole file", "fetch it again"
+        )
     return found
 
 

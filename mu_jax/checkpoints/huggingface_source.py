@@ -14,7 +14,9 @@ import numpy as np
 import xxhash
 from safetensors import SafetensorError, safe_open
 
-from mu_jax.checkpoints import hf_config, hf_names, matrix
+from mu_jax.checkpoints import huggingface_spec, matrix
+from mu_jax.checkpoints.huggingface import tensor_name
+from mu_jax.checkpoints.huggingface_config import is_llama
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
 from mu_jax.model import tokenizer
@@ -61,7 +63,7 @@ class Folder:
             for name in _TOKENIZER
             if (self.path / name).is_file()
         }
-        if hf_names.is_llama(self.spec):
+        if is_llama(self.spec):
             files.pop(tokenizer.PROTO, None)  # not SentencePiece, or not Llama 3
         ids = {n: self.config.get(f"{n}_token_id") for n in ("bos", "pad")}
         try:
@@ -78,7 +80,8 @@ class Folder:
             return matrix.read(lambda r, c: stored[r, c], label, axes, index)
         value = stored[index]
         if label.endswith("norm"):
-            return value.astype(np.float32) + hf_names.norm_offset(self.spec)
+            scale = value.astype(np.float32)
+            return scale if is_llama(self.spec) else 1 + scale
         return value
 
 
@@ -93,7 +96,7 @@ def open_folder(path: Path, name: str = "") -> Folder:
         missing file, an unknown or missing tensor, a wrong shape or dtype.
     """
     config = tokenizer.parsed(f"{path / CONFIG}", _bytes(path / CONFIG))
-    spec = hf_config.spec(config, name or path.resolve().name)
+    spec = huggingface_spec.spec(config, name or path.resolve().name)
     files = _files(path)
     tensors = _tensors(path, files, spec)
     inner = config.get("text_config", {})
@@ -163,7 +166,7 @@ def _tensors(
 ) -> dict[tuple[str, int | None], tuple[str, Any]]:
     """(label, layer) -> (its name there, its file), once all are checked."""
     stored = {name: file for file in files.values() for name in file.keys()}  # noqa: SIM118
-    wanted = hf_names.tensors(spec)
+    wanted = _wanted(spec)
     prefixed = {_plain(name): name for name in stored}
     for name, tensor in prefixed.items():
         if name not in wanted and not _skipped(name, spec):
@@ -184,6 +187,15 @@ def _tensors(
         axes = [n for axis, n in shapes(spec)[label].items() if axis != "layer"]
         _check(path, tensor, stored[tensor], matrix.stored(label, axes))
         out[label, layer] = (tensor, stored[tensor])
+    return out
+
+
+def _wanted(spec: Spec) -> dict[str, tuple[str, int | None]]:
+    """Name -> (label, layer) of every tensor of a text-only checkpoint."""
+    out: dict[str, tuple[str, int | None]] = {}
+    for label, shape in shapes(spec).items():
+        for layer in range(spec.layers) if "layer" in shape else (None,):
+            out[tensor_name(spec, label, layer)] = (label, layer)
     return out
 
 
