@@ -142,9 +142,10 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _name(label: str, layer: int | None) -> str:
-    return (
-        f"{_TOP[label] if layer is None else f'blk.{layer}.{_STACKED[label]}'}.weight"
-    )
+    """What the file calls one of our tensors, or one layer of it."""
+    if layer is None:
+        return f"{_TOP[label]}.weight"
+    return f"blk.{layer}.{_STACKED[label]}.weight"
 
 
 def _rows(tensor: Any, rows: slice) -> np.ndarray:

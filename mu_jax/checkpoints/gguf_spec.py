@@ -224,7 +224,7 @@ def _llama(at: _Fields, tied: bool) -> Spec:
 
 
 def _stretch(path: Path, base: Spec, factors: np.ndarray) -> RopeStretch:
-    """Llama 3's stretch that gives these factors; the file stores nothing else of it."""
+    """Llama 3's stretch that gives these factors; the file has no more of it."""
     half = base.projection // 2
     if factors.shape == (half,) and np.isfinite(factors).all() and factors.max() > 1:
         found = dataclasses.replace(STRETCHED, factor=float(f"{factors.max():.6g}"))

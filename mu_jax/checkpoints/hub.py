@@ -20,7 +20,7 @@ _FILES = (
 
 
 def is_id(name: str) -> bool:
-    """Whether `name` spells a model of the hub: `owner/name` or `owner/name@revision`."""
+    """Whether `name` spells a model of the hub, `owner/name[@revision]`."""
     return bool(_ID.fullmatch(name))
 
 

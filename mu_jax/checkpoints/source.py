@@ -98,6 +98,7 @@ def _array(
         return jax.device_put(_shard(source, label, whole, dtype))
     homes: dict[tuple, tuple[Index, list]] = {}
     for device, index in where.addressable_devices_indices_map(shape).items():
+        index = index or ()
         key = tuple(cut.indices(n) for cut, n in zip(index, shape, strict=True))
         homes.setdefault(key, (index, []))[1].append(device)
     shards = []

@@ -122,8 +122,9 @@ class JsonTokenizer:
             token = token.get("content")
         if isinstance(token, str):
             return self._tokenizer.token_to_id(token)
-        known = isinstance(otherwise, int) and otherwise >= 0
-        return otherwise if known and self._tokenizer.id_to_token(otherwise) else None
+        if not isinstance(otherwise, int) or otherwise < 0:
+            return None
+        return None if self._tokenizer.id_to_token(otherwise) is None else otherwise
 
     def encode(self, text: str) -> Encoding:
         """Ids of `text` behind one BOS, and where in `text` each comes from."""
@@ -151,7 +152,7 @@ class JsonTokenizer:
 def from_files(
     files: Mapping[str, bytes], *, bos: int | None = None, pad: int | None = None
 ) -> Tokenizer:
-    """The tokenizer that a checkpoint's files describe: SentencePiece where there is one.
+    """The tokenizer that these files describe: SentencePiece where there is one.
 
     Args:
       bos, pad: ids for a `tokenizer.json` whose `tokenizer_config.json` names none.
