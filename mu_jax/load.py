@@ -56,8 +56,9 @@ def load(
         Gemma 1, 2, 3 or Llama 3.
     """
     source = _source(name, progress)
+    tokenizer = source.tokenizer()  # a missing one is said before the long part
     params = place(source, layout, dtype, progress)
-    return Model(source.spec.name, Network(source.spec), params, source.tokenizer())
+    return Model(source.spec.name, Network(source.spec), params, tokenizer)
 
 
 def _source(name: str, progress: Progress) -> Source:

@@ -256,17 +256,19 @@ class _Fields:
         if given is None:
             given = self.values.get("rope_parameters")
             if given is None:
-                given = dict(self.values.get("rope_scaling") or {})
-                if "rope_theta" in self.values:
-                    given.setdefault("rope_theta", self.values["rope_theta"])
+                given = self.values.get("rope_scaling", {})
+                if isinstance(given, Mapping) and "rope_theta" in self.values:
+                    given = {"rope_theta": self.values["rope_theta"], **given}
         if not isinstance(given, Mapping):
             raise self.wrong("rope_parameters", given, "an object")
         kind = given.get("rope_type", given.get("type", "default"))
         known = ("default", "linear", *(("llama3",) if self.kind == "llama" else ()))
         if kind not in known:
             raise self.wrong("rope_type", kind, ", ".join(known))
-        if given.get("partial_rotary_factor", 1) != 1:
-            raise self.wrong("partial_rotary_factor", given, "1")
+        for values in (given, self.values):
+            part = values.get("partial_rotary_factor", 1)
+            if part != 1:
+                raise self.wrong("partial_rotary_factor", part, "1")
         return {**given, "rope_type": kind}
 
     def linear(self, rope: Mapping[str, Any]) -> float:
