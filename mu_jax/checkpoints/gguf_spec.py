@@ -95,7 +95,7 @@ class _Fields:
 
     def wrong(self, key: str, value: Any, expected: str) -> UserError:
         return UserError(
-            f"{self.path}: {self.kind}.{key} is {str(value)[:60]!r}",
+            f"{self.path}: {self.kind}.{key} is {repr(value)[:60]}",
             expected,
             "take another conversion of the model",
         )
@@ -114,10 +114,8 @@ class _Fields:
 
     def sizes(self) -> dict[str, Any]:
         """What every builder of specs takes."""
-        embedding, heads = (
-            self.count("embedding_length"),
-            self.count("attention.head_count"),
-        )
+        embedding = self.count("embedding_length")
+        heads = self.count("attention.head_count")
         groups = self.count("attention.head_count_kv", heads)
         if heads % groups:
             raise self.wrong("attention.head_count_kv", groups, f"a divisor of {heads}")

@@ -126,7 +126,7 @@ class _Fields:
 
     def wrong(self, key: str, value: Any, expected: str) -> UserError:
         return UserError(
-            f"{self.name}: {key} in config.json is {str(value)[:60]!r}",
+            f"{self.name}: {key} in config.json is {repr(value)[:60]}",
             expected,
             "fetch the checkpoint's own config.json, or take another model",
         )

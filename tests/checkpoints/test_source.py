@@ -137,9 +137,7 @@ port, process, folder = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
 from mu_jax.checkpoints.huggingface_source import open_folder
 from mu_jax.checkpoints.source import place
-from mu_jax.model.specs import llama3
 from mu_jax.sharding import Mesh
-from mu_jax.testing import tiny_model
 layout = Mesh(data=1, fsdp=2).layout()
 jax.block_until_ready(jax.numpy.zeros(1))
 source = open_folder(Path(folder))
