@@ -2,7 +2,7 @@
 
 import huggingface_hub
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from mu_jax.checkpoints import hub
 from mu_jax.errors import UserError
@@ -26,8 +26,8 @@ def test_ids(name, is_one):
 
 
 def test_without_a_network_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"^a/b is no folder, and the hub cannot") as e:
         hub.fetch("a/b")
     assert "\n" not in str(e.value)
