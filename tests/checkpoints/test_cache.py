@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mu_jax as mu
 from mu_jax.checkpoints import cache
 from mu_jax.checkpoints.source import Memory, place
 from mu_jax.model.tokenizer import JsonTokenizer
@@ -18,15 +19,10 @@ SOURCE = Memory(dataclasses.replace(MODEL.spec, name="été"), MODEL.params, WOR
 PARAMS = made.plain(MODEL.params)
 
 
-class Lettered(JsonTokenizer):
-    """A tokenizer whose settings name BOS, as those of every checkpoint do."""
-
-    def files(self):
-        settings = b'{"bos_token": "<|begin|>"}'
-        return {**super().files(), "tokenizer_config.json": settings}
-
-
-SOURCE = dataclasses.replace(SOURCE, words=Lettered(made.tokenizer_json(), bos=258))
+SETTINGS = {"tokenizer_config.json": b'{"bos_token": "<|begin|>"}'}
+WORDS = JsonTokenizer(made.tokenizer_json(), SETTINGS)
+SPEC = dataclasses.replace(MODEL.spec, name="été")
+SOURCE = Memory(SPEC, MODEL.params, WORDS, "abc")
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +109,25 @@ def test_entries_lie_in_the_directory_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("MU_JAX_CACHE", str(tmp_path / "own"))
     assert cache.entry("abc").parent == tmp_path / "own" == cache.directory()
     assert cache.entry("abc") != cache.entry("abd")
+
+
+def test_a_cache_that_was_damaged_is_made_again_and_a_sound_one_is_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MU_JAX_CACHE", str(tmp_path / "cache"))
+    path, said = str(made.gguf_file(tmp_path / "m.gguf", MODEL)), []
+
+    def converted() -> bool:
+        said.clear()
+        found = mu.load(path, progress=lambda what, *_: said.append(what))
+        params = made.plain(found.params)
+        assert all(params[k].tobytes() == v.tobytes() for k, v in PARAMS.items())
+        return "converting the weights" in said
+
+    assert converted() and not converted()
+    (entry,) = (p for p in (tmp_path / "cache").iterdir() if p.is_dir())
+    layer = entry / "layer_002.safetensors"
+    layer.write_bytes(layer.read_bytes()[:-1])
+    assert converted() and not converted()
+    kinds = {p.suffix for p in (tmp_path / "cache").iterdir()}
+    assert kinds == {"", ".lock"}
