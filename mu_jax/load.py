@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mu_jax.checkpoints import cache, gguf, hub, huggingface_source
+from mu_jax.checkpoints.huggingface_files import CONFIG
 from mu_jax.checkpoints.source import Memory, Source, place
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
@@ -90,16 +91,16 @@ def _source(name: str, progress: Progress) -> Source:
 
 def _directory(path: Path) -> Source:
     """A Hugging Face directory, or an official one in orbax's format."""
-    if (path / huggingface_source.CONFIG).is_file():
+    if (path / CONFIG).is_file():
         return huggingface_source.open_folder(path)
     if any((path / mark).exists() for mark in _ORBAX):
         raise UserError(
             f"{path} is an orbax checkpoint",
-            f"a Hugging Face directory, with {huggingface_source.CONFIG}",
+            f"a Hugging Face directory, with {CONFIG}",
             "take the model in that format",
         )
     raise UserError(
-        f"{path} holds no {huggingface_source.CONFIG}",
+        f"{path} holds no {CONFIG}",
         "a Hugging Face directory or an orbax checkpoint",
         "give the folder with the weights itself",
     )

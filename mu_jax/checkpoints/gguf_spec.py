@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mu_jax.checkpoints.fields import LAYERS, Fields
 from mu_jax.errors import UserError
 from mu_jax.model.specs import (
     SPECS,
@@ -21,10 +22,9 @@ from mu_jax.model.specs import (
 )
 
 ARCHITECTURES = ("gemma", "gemma2", "gemma3", "llama")
-_BY_EMBEDDING = {"gemma2": 46, "gemma3": 62}
+_BY_EMBEDDING = {"gemma2.": 46, "gemma3.": 62}
 """Layers of the 27B models, which scale queries by embedding / heads, not projection;
 the file does not say so."""
-_LARGEST = 1 << 24
 
 
 def spec(
@@ -52,7 +52,8 @@ def spec(
             "convert a Gemma 1, 2 or 3 text model, or a Llama 3, to GGUF",
         )
     build = {"gemma": _gemma1, "gemma2": _gemma2, "gemma3": _gemma3, "llama": _llama}
-    found = build[kind](_Fields(path, kind, fields), tied)
+    remedy = "take another conversion of the model"
+    found = build[kind](_Fields(str(path), fields, f"{kind}.", remedy), tied)
     if rope_factors is not None:
         found = dataclasses.replace(
             found, rope_stretch=_stretch(path, found, rope_factors)
@@ -75,42 +76,8 @@ def _published(found: Spec) -> Spec:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fields:
-    """The values under one architecture, checked as they are asked for."""
-
-    path: Path
-    kind: str
-    fields: Mapping[str, Any]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = self.fields.get(f"{self.kind}.{key}", default)
-        if value is None:
-            raise UserError(
-                f"{self.path} lacks the key {self.kind}.{key}",
-                f"the metadata of a {self.kind} model",
-                "take another conversion of the model",
-            )
-        return value
-
-    def wrong(self, key: str, value: Any, expected: str) -> UserError:
-        return UserError(
-            f"{self.path}: {self.kind}.{key} is {repr(value)[:60]}",
-            expected,
-            "take another conversion of the model",
-        )
-
-    def count(self, key: str, default: int | None = None, most: int = _LARGEST) -> int:
-        value = self.get(key, default)
-        if type(value) is not int or not 1 <= value <= most:
-            raise self.wrong(key, value, f"a number from 1 to {most}")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.get(key, default)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise self.wrong(key, value, "a positive number")
-        return float(value)
+class _Fields(Fields):
+    """The values under one architecture."""
 
     def sizes(self) -> dict[str, Any]:
         """What every builder of specs takes."""
@@ -119,23 +86,20 @@ class _Fields:
         groups = self.count("attention.head_count_kv", heads)
         if heads % groups:
             raise self.wrong("attention.head_count_kv", groups, f"a divisor of {heads}")
-        words = self.fields.get("tokenizer.ggml.tokens")
+        words = self.values.get("tokenizer.ggml.tokens")
+        # The size of a head has its own key in Gemma; in Llama it may be the rest.
+        derived = embedding // heads if self.prefix == "llama." else None
         return {
-            "name": str(self.fields.get("general.name", self.path.stem)),
-            "layers": self.count("block_count", most=1024),
+            "name": str(self.values.get("general.name", Path(self.where).stem)),
+            "layers": self.count("block_count", most=LAYERS),
             "embedding": embedding,
             "neurons": self.count("feed_forward_length"),
             "heads": heads,
             "kv_heads": groups,
-            "projection": self.projection(embedding // heads),
+            "projection": self.count("attention.key_length", derived),
             "vocabulary": len(words) if isinstance(words, list) else 0,
             "context": self.count("context_length"),
         }
-
-    def projection(self, derived: int) -> int:
-        """The size of a head: its own key in Gemma, the rest of a division in Llama."""
-        llama = self.kind == "llama"
-        return self.count("attention.key_length", derived if llama else None)
 
     def epsilon(self, default: float) -> float:
         """Stored as float32: as it was written in decimals."""
@@ -144,13 +108,11 @@ class _Fields:
 
     def scale(self) -> float:
         """What positions are divided by."""
-        kind = self.get("rope.scaling.type", "linear")
-        if kind not in ("linear", "none"):
-            raise self.wrong("rope.scaling.type", kind, "linear or none")
+        kind = self.choice("rope.scaling.type", ("linear", "none"), "linear")
         return self.number("rope.scaling.factor", 1.0) if kind == "linear" else 1.0
 
     def query_scale(self, sizes: Mapping[str, Any]) -> float | None:
-        if sizes["layers"] != _BY_EMBEDDING.get(self.kind):
+        if sizes["layers"] != _BY_EMBEDDING.get(self.prefix):
             return None
         return (sizes["embedding"] // sizes["heads"]) ** -0.5
 
@@ -167,7 +129,7 @@ class _Fields:
 def _tied(at: _Fields, tied: bool) -> None:
     if not tied:
         raise UserError(
-            f"{at.path} has the tensor output.weight",
+            f"{at.where} has the tensor output.weight",
             "a Gemma, whose unembedding is its embedding table",
             "take another conversion of the model",
         )

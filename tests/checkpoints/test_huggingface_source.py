@@ -247,8 +247,9 @@ UP = "model.layers.2.mlp.up_proj.weight"
         ),
         (lambda t: t.update({UP: t[UP].T.copy()}), r"up_proj.* has shape \[32, 48\]"),
         (lambda t: t.update({UP: t[UP].astype(np.int8)}), r"up_proj.* of dtype I8"),
+        (lambda t: t.update({f"language_model.{UP}": t[UP]}), r"up_proj.* twice"),
     ],
-    ids=["missing", "head", "layer", "bias", "shape", "dtype"],
+    ids=["missing", "head", "layer", "bias", "shape", "dtype", "twice"],
 )
 def test_a_tensor_that_does_not_fit_is_named(folder, change, message):
     rewrite(folder, change)
@@ -287,6 +288,15 @@ def test_an_index_that_points_elsewhere_is_refused(folder, name, message):
     index = {"weight_map": {UP: name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=message):
+        open_folder(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "again.safetensors").write_bytes(data)
+    index = {"weight_map": {"a": "model.safetensors", "b": "again.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="has a tensor twice"):
         open_folder(folder)
 
 
