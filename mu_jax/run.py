@@ -35,7 +35,7 @@ class Run:
     @functools.cached_property
     def model(self) -> Model:
         """The unedited model, loaded when a stage first needs it."""
-        return load(self.config.model, self.progress)
+        return load(self.config.model, progress=self.progress)
 
     @functools.cached_property
     def provenance(self) -> dict:

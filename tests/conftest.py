@@ -32,3 +32,9 @@ def tiny():
 def gemma():
     """The real Gemma 3 270M."""
     return mu.load("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """The real SmolLM2 135M, of Llama 3's architecture."""
+    return mu.load("smollm2-135m")
