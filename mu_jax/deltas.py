@@ -66,7 +66,7 @@ def _rewrite(
     """A model with a delta, or without it again, in a directory of its own."""
     if to not in ("hf", "gemma"):
         raise UserError(f"the target {to!r}", "hf or gemma")
-    made, model = _read(file), load(name, console.progress)
+    made, model = _read(file), load(name, progress=console.progress)
     exchange: Callable = {"apply": delta.apply, "revert": delta.revert}[command]
     selection = made.selection
     params = exchange(model, made).selected(selection)

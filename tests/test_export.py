@@ -102,6 +102,7 @@ def test_a_hugging_face_base_is_copied_unless_a_dtype_is_asked_for(run, tmp_path
     (base / "model.gguf").write_text("unedited")
     selection = run.dir.read_selection("flu")
     edit = Edit(selection, edited(run, "flu").selected(selection), [])
+    tiny = dataclasses.replace(tiny, origin=base)
     how = {"base": str(base)}
     assert write(tiny, edit, "hf", tmp_path / "copy", **how) == ["model.gguf"]
     assert (tmp_path / "copy" / "extra.txt").read_text() == "kept"

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 import mu_jax as mu
 from mu_jax.checkpoints import hub
 from mu_jax.checkpoints.huggingface import to_huggingface
-from mu_jax.model.params import shapes
+from mu_jax.model.params import dtype_of, shapes
 from mu_jax.sharding import Mesh
 from mu_jax.testing import tiny_model, tiny_spec
 
@@ -54,9 +54,10 @@ def test_a_directory_is_named_as_it_is_called(folder, gemma):
 def test_weights_are_in_the_dtype_and_place_asked_for(folder):
     layout = Mesh().layout()
     model = mu.load(str(folder), dtype="bfloat16", layout=layout)
+    assert model.network.layout == layout and model.origin == folder
     for label, array in model.params.items():
         value = array.unwrap(*array.named_shape)
-        assert value.dtype == "bfloat16"
+        assert value.dtype == dtype_of(label, "bfloat16")
         assert value.sharding == layout.weights(shapes(model.spec)[label])
 
 
@@ -79,7 +80,7 @@ def test_progress_is_told_what_is_being_read():
         ("gemma3-270k", "perhaps you meant gemma3-270m"),
         ("llama3-8b", "no weights for 'llama3-8b' are installed"),
         ("nope.gguf", r"no file nope\.gguf"),
-        (".", r"holds no config\.json"),
+        (".", r"config\.json"),
         ("no/where", "no/where is no folder, and the hub cannot be reached"),
     ],
 )

@@ -38,7 +38,7 @@ from mu_jax.types import Progress, Tokenizer, silent
 _INDEX = "index.json"
 _TABLES = "tables.safetensors"
 _TOKENIZER = "tokenizer"
-_VERSION = "2"
+_VERSION = "3"
 """Raised whenever the meaning of a cached folder changes."""
 
 

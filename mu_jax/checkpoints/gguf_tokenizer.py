@@ -80,6 +80,8 @@ def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> bytes:
     tokens, *rest = _columns(path, fields, "tokens", "scores", "token_type")
     model = proto.ModelProto()
     for piece, score, kind in zip(tokens, *rest, strict=True):
+        if kind == _USER_DEFINED:  # matched after spaces are escaped: runs of them
+            piece = piece.replace(" ", "\N{LOWER ONE EIGHTH BLOCK}")
         model.pieces.add(piece=piece, score=float(score), type=int(kind))
     trainer = model.trainer_spec
     trainer.model_type = proto.TrainerSpec.BPE

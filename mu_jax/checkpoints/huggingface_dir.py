@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import sentencepiece
@@ -41,10 +41,9 @@ would keep what was edited away."""
 _OPENED = "model*.safetensors"
 
 
-def is_directory(base: str) -> bool:
-    """Whether `base` is the path of a Hugging Face directory with safetensors."""
-    path = Path(base)
-    return (path / "config.json").is_file() and any(path.glob(_OPENED))
+def is_directory(path: Path | None) -> TypeGuard[Path]:
+    """Whether this is a Hugging Face directory with safetensors."""
+    return bool(path and (path / "config.json").is_file() and any(path.glob(_OPENED)))
 
 
 def write(
@@ -108,13 +107,7 @@ def patch(
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """A tokenizer's files, such that `AutoTokenizer` opens them; a toy has none."""
-    files = getattr(tokenizer, "files", None)
-    if files is not None:
-        found = dict(files())
-    elif hasattr(tokenizer, "proto"):
-        found = {"tokenizer.model": tokenizer.proto}
-    else:
-        found = {}
+    found = dict(tokenizer.files())
     if "tokenizer.model" in found and "tokenizer_config.json" not in found:
         described = _sentencepiece_config(found["tokenizer.model"])
         found["tokenizer_config.json"] = json.dumps(described, indent=2).encode()

@@ -34,8 +34,14 @@ from mu_jax.sharding import Layout
 from mu_jax.types import Progress, silent
 
 TOKENIZER = "tokenizer.model"
+_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 _NOT_TEXT = ("SigLiP", "vision_encoder/", "embedder/mm_")
 _GATING = "mlp/gating_einsum"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is of orbax's making."""
+    return any((path / mark).is_file() for mark in _MARKS)
 
 
 def load(

@@ -9,13 +9,12 @@ import dataclasses
 from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
 from mu_jax.checkpoints.matrix import Index, lengths
 from mu_jax.errors import UserError
-from mu_jax.model.params import Params, name_axes, shapes
+from mu_jax.model.params import Params, dtype_of, name_axes, shapes
 from mu_jax.model.specs import Spec
 from mu_jax.sharding import Layout
 from mu_jax.types import Progress, Tokenizer, silent
@@ -68,9 +67,10 @@ def place(
     dtype: str = "float32",
     progress: Progress = silent,
 ) -> Params:
-    """The parameters of a source, in `dtype`, where `layout` puts them.
+    """The parameters of a source, where `layout` puts them.
 
     Args:
+      dtype: of the matrices (see `params.dtype_of`).
       layout: None puts all of them on the default device.
 
     Raises:
@@ -113,7 +113,7 @@ def _shard(source: Source, label: str, index: Index, dtype: str) -> np.ndarray:
     """The part `index` of a parameter, read layer by layer."""
     shape = shapes(source.spec)[label]
     sizes = tuple(shape.values())
-    out = _empty(lengths(sizes, index), jnp.dtype(dtype))
+    out = _empty(lengths(sizes, index), dtype_of(label, dtype))
     if "layer" not in shape:
         out[...] = source.part(label, None, index)
         return out

@@ -53,7 +53,9 @@ def test_a_source_is_placed_as_it_is(kind):
 def test_bfloat16_is_rounded_once():
     source = watched("gemma2")
     for label, value in made.plain(place(source, dtype="bfloat16")).items():
-        wanted = made.plain(source.params)[label].astype(ml_dtypes.bfloat16)
+        wanted = made.plain(source.params)[label]
+        if not label.endswith("norm"):
+            wanted = wanted.astype(ml_dtypes.bfloat16)
         assert value.tobytes() == wanted.tobytes()
 
 
