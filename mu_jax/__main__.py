@@ -13,19 +13,22 @@ from pathlib import Path
 import tyro
 
 from mu_jax import config as configs
-from mu_jax import deltas, export, stages
+from mu_jax import deltas, distributed, export, stages
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
+from mu_jax.distributed import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
+from mu_jax.preemption import STATUS, Preempted
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
 USAGE = """\
 mu: find the MLPs that look a fact up, edit only those, see whether the fact stays gone.
 
-usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--dotted.override VALUE ...]
+usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--distributed]
+                           [--dotted.override VALUE ...]
 
 stages
 {stages}
@@ -42,6 +45,11 @@ arguments
 options
   --runs DIR   where runs are kept (default: runs)
   --force      redo what is up to date
+  --distributed   this is one of several processes that run this same command, on a TPU
+               pod, GKE or Slurm, and share the run directory; see scripts/tpu_pod.sh
+  --coordinator HOST:PORT --processes N --process I   likewise, started by hand: process
+               0 listens there (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+               JAX_PROCESS_ID in the environment, and --distributed)
   --help       this text; behind a CONFIG or RUN, every setting that can be overridden
 
 examples
@@ -49,15 +57,20 @@ examples
   mu facts configs/gemma3_270m_sports.py --facts.path athletes.csv
   mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
   mu evaluate runs/gemma3_270m_sports
-"""
+  mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
 
+SIGTERM saves and stops (status 143); the same command goes on from there.
+"""
 
 _TRAVEL = {"export": export.main, "delta": deltas.main}
 _HELP = ("-h", "--help", "help")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0, 1 (machine) or 2 (input)."""
+    """Runs one command; returns its exit status: 0, 1 (machine) or 2 (input).
+
+    Stopped from outside it is 130 (interrupted) or 143 (SIGTERM).
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     try:
@@ -66,6 +79,17 @@ def main(argv: list[str] | None = None) -> int:
         console.finish()
         print(f"mu: {error}", file=sys.stderr)
         return 2
+    except Unreachable as error:
+        console.finish()
+        print(f"mu: {error}", file=sys.stderr)
+        return 1
+    except Preempted:
+        console.finish()
+        if distributed.is_writer():
+            print(
+                "mu: stopped by SIGTERM; run the same command to go on", file=sys.stderr
+            )
+        return STATUS
     except OSError as error:
         console.finish()
         where = f" ({error.filename})" if error.filename else ""
@@ -105,32 +129,62 @@ def _command(argv: list[str], console: Console) -> int:
             f"for example: mu {stage} configs/tiny.py",
         )
     target, *rest = rest
-    runs, force, rest = _options(rest)
+    options, rest = _options(rest)
+    _join(options, console)
     loaded = configs.load(target)
     config = _overridden(loaded, rest, f"mu {stage} {target}")
-    path = Path(target) if Path(target).is_dir() else Path(runs) / config.name
-    run = Run(config, RunDir(path), console, force)
-    with _compiling(config):
+    runs = Path(options.get("--runs", "runs"))
+    path = Path(target) if Path(target).is_dir() else runs / config.name
+    run = Run(config, RunDir(path), console, "--force" in options)
+    with _compiling(config), run.preemption.watched():
+        if _SEVERAL & options.keys():
+            run.meet()
         stages.start(run, stage)
     return 0
 
 
-def _options(rest: list[str]) -> tuple[str, bool, list[str]]:
-    """--runs and --force, and what else there is."""
-    runs, others, force = "runs", [], False
-    queue = list(rest)
+_FLAGS = ("--force", "--distributed")
+_VALUES = {
+    "--runs": "DIR",
+    "--coordinator": "HOST:PORT",
+    "--processes": "N",
+    "--process": "I",
+}
+_SEVERAL = {"--distributed", "--coordinator", "--processes", "--process"}
+
+
+def _options(rest: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What is said of the run rather than of its config, and what else there is."""
+    options, others, queue = {}, [], list(rest)
     while queue:
         word = queue.pop(0)
-        if word == "--force":
-            force = True
-        elif word == "--runs" or word.startswith("--runs="):
-            value = word.partition("=")[2] or (queue.pop(0) if queue else "")
+        name, _, value = word.partition("=")
+        if word in _FLAGS:
+            options[word] = ""
+        elif name in _VALUES:
+            value = value or (queue.pop(0) if queue else "")
             if not value:
-                raise UserError("--runs without a directory", "--runs DIR")
-            runs = value
+                what = "a directory" if name == "--runs" else "a value"
+                raise UserError(f"{name} without {what}", f"{name} {_VALUES[name]}")
+            options[name] = value
         else:
             others.append(word)
-    return runs, force, others
+    return options, others
+
+
+def _join(options: dict[str, str], console: Console) -> None:
+    """Joins the other processes, if there are any; one of them speaks."""
+    if not _SEVERAL & options.keys():
+        return
+    numbers = []
+    for name in ("--processes", "--process"):
+        text = options.get(name)
+        if text and not text.isdigit():
+            raise UserError(f"{name} {text}", "a number")
+        numbers.append(int(text) if text else None)
+    distributed.start(options.get("--coordinator"), *numbers)
+    if not distributed.is_writer():
+        console.mute()
 
 
 def _overridden(config: Config, args: list[str], prog: str) -> Config:

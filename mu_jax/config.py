@@ -12,7 +12,7 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
@@ -28,6 +28,7 @@ from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Selector, Top
+from mu_jax.sharding import Mesh
 from mu_jax.types import UNEDITED
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -55,6 +56,10 @@ class Config:
         name of an earlier selection, and is then its number of parameters.
       edit: how every selection is edited.
       recall, text_loss: what is measured, before and after.
+      dtype: of the frozen model; edited tensors are always float32.
+      mesh: how the devices are used; by default all of them for rows of batches.
+      save_every: steps between two snapshots of a running edit, which is what an
+        interruption costs at most.
     """
 
     name: str
@@ -79,6 +84,9 @@ class Config:
     edit: GradientEdit = GradientEdit()
     recall: Recall = Recall()
     text_loss: TextLoss = TextLoss()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    mesh: Mesh = Mesh()
+    save_every: int = 5
 
     def __post_init__(self):
         for name in (self.name, *self.localizers, *self.selections):
@@ -106,13 +114,15 @@ class Config:
         for path, value in _counts(self):
             if value < 1:
                 raise UserError(f"{path} = {value}", "at least 1")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"dtype = {self.dtype!r}", "float32 or bfloat16")
         if UNEDITED in self.selections:
             raise UserError(f"a selection called {UNEDITED!r}", "another name")
 
 
 _COUNTS = (
     *("batch", "bootstraps", "draws", "keep", "length", "limit", "max_subjects"),
-    *("rows", "top_neurons", "tries"),
+    *("rows", "save_every", "top_neurons", "tries"),
 )
 
 

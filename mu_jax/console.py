@@ -28,6 +28,10 @@ class Console:
         self._what = ""
         self._began = self._spoke = 0.0
 
+    def mute(self) -> None:
+        """Says nothing from now on: another process speaks for all."""
+        self.rich.quiet = True
+
     def say(self, text: str) -> None:
         """One line, above the bar if there is one."""
         self.finish()

@@ -2,13 +2,15 @@
 
 One JSON record a line: first the fingerprint of the settings, then [key, value]. What
 was made with other settings, or is damaged, counts as nothing; a last line cut off by a
-crash is dropped.
+crash is dropped. Of several processes process 0 reads and writes, and all have it.
 """
 
 import json
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
+
+from mu_jax import distributed
 
 
 class Journal(MutableMapping[str, Any]):
@@ -23,10 +25,11 @@ class Journal(MutableMapping[str, Any]):
         return self._records[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._file is None:
-            self._file = self._begin()
-        self._file.write(json.dumps([key, value]) + "\n")
-        self._file.flush()
+        if distributed.is_writer():
+            if self._file is None:
+                self._file = self._begin()
+            self._file.write(json.dumps([key, value]) + "\n")
+            self._file.flush()
         self._records[key] = value
 
     def __delitem__(self, key: str) -> None:
@@ -48,11 +51,13 @@ class Journal(MutableMapping[str, Any]):
         if self._file is not None:
             self._file.close()
             self._file = None
-        self.path.unlink(missing_ok=True)
+        if distributed.is_writer():
+            self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            text = distributed.first(self.path.read_bytes).decode("utf-8")
+            lines = text.splitlines(keepends=True)
             if json.loads(lines[0]) != {"fingerprint": self.fingerprint}:
                 return {}
             whole = [line for line in lines[1:] if line.endswith("\n")]

@@ -14,13 +14,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import jax
+
+from mu_jax import distributed
 from mu_jax.config import Config, encode
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.load import load
 from mu_jax.model.model import Model
+from mu_jax.preemption import Preemption
 from mu_jax.run_dir import RunDir
-from mu_jax.types import UNEDITED, Progress
+from mu_jax.sharding import Layout
+from mu_jax.types import UNEDITED
 
 
 @dataclasses.dataclass
@@ -31,17 +36,35 @@ class Run:
     dir: RunDir
     console: Console
     force: bool = False
+    preemption: Preemption = dataclasses.field(default_factory=Preemption)
 
     @functools.cached_property
     def model(self) -> Model:
-        """The unedited model, loaded when a stage first needs it."""
-        return load(self.config.model, progress=self.progress)
+        """The unedited model on its devices, loaded when a stage first needs it.
+
+        Loading is no safe point: one process converts while the others wait.
+        """
+        return load(
+            self.config.model,
+            dtype=self.config.dtype,
+            layout=self.layout,
+            progress=self.console.progress,
+        )
+
+    @functools.cached_property
+    def layout(self) -> Layout | None:
+        """Where arrays lie; None on a single device."""
+        layout = self.config.mesh.layout()
+        return layout if layout.mesh.size > 1 else None
+
+    @functools.cached_property
+    def versions(self) -> dict[str, str]:
+        packages = ("jax", "jaxlib", "penzai", "optax", "orbax-checkpoint", "numpy")
+        return {p: importlib.metadata.version(p) for p in packages}
 
     @functools.cached_property
     def provenance(self) -> dict:
-        """The config, with the versions and the commit that run it."""
-        packages = ("jax", "jaxlib", "penzai", "optax", "orbax-checkpoint", "numpy")
-        versions = {p: importlib.metadata.version(p) for p in packages}
+        """The config, with the versions, the commit and the machine that run it."""
         commit = ""
         with suppress(OSError, subprocess.CalledProcessError):
             commit = subprocess.run(
@@ -51,11 +74,29 @@ class Run:
                 check=True,
                 text=True,
             ).stdout.strip()
-        return {"config": encode(self.config), "versions": versions, "commit": commit}
+        return {
+            "config": encode(self.config),
+            "versions": self.versions,
+            "commit": commit,
+            "mesh": dict(self.config.mesh.layout().mesh.shape),
+            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "processes": jax.process_count(),
+        }
 
-    @property
-    def progress(self) -> Progress:
-        return self.console.progress
+    def meet(self) -> None:
+        """Raises UserError unless all processes are about to do the same thing.
+
+        They need the same settings, input files and packages, and one run directory.
+        """
+        inputs = [_digest(p) for p in (self.config.facts.path, self.config.text.path)]
+        everything = [encode(self.config), inputs, self.versions, self.force]
+        distributed.same(json.dumps(everything, sort_keys=True), "settings or files")
+        self.dir.check_shared()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A `types.Progress`: told to a person, and a safe point to stop at."""
+        self.console.progress(what, done, total)
+        self.preemption.check()
 
     # ---- what depends on what
 
@@ -64,7 +105,13 @@ class Run:
         c, (kind, _, name) = self.config, artefact.partition("/")
         match kind:
             case "facts":
-                parts = [c.model, c.facts, c.known, self.contents(c.facts.path)]
+                parts = [
+                    c.model,
+                    c.dtype,
+                    c.facts,
+                    c.known,
+                    self.contents(c.facts.path),
+                ]
             case "scores":
                 parts = [self.fingerprint("facts"), c.localizers[name]]
             case "selections":
@@ -101,15 +148,8 @@ class Run:
         """
         if path is None:
             return ""
-        source = Path(path)
-        with suppress(OSError):
-            files = sorted(f for f in source.rglob("*") if f.is_file())
-            digest = hashlib.sha256()
-            for file in files if source.is_dir() else [source]:
-                digest.update(f"{file.relative_to(source)}\n".encode())
-                digest.update(file.read_bytes())
-            return digest.hexdigest()[:16]
-        return self.dir.stamps().get(f"file {path}", "")
+        found = distributed.first(lambda: _digest(path).encode()).decode()
+        return found or self.dir.stamps().get(f"file {path}", "")
 
     def fresh(self, artefact: str) -> bool:
         """Whether it exists and was made with the present settings."""
@@ -129,12 +169,32 @@ class Run:
     def todo(self, artefacts: list[str]) -> Iterator[str]:
         """Those to be made; each is stamped when the caller comes back for the next."""
         for artefact in artefacts:
+            self.preemption.check()
             if self.fresh(artefact) and not self.force:
                 self.console.say(f"  {artefact}: up to date")
-                continue
-            yield artefact
-            self.dir.write_json("config.json", self.provenance)
-            stamps = {artefact: self.fingerprint(artefact)}
-            for path in filter(None, (self.config.facts.path, self.config.text.path)):
-                stamps[f"file {path}"] = self.contents(path)
-            self.dir.stamp(stamps)
+            else:
+                yield artefact
+                self._stamp(artefact)
+            self.dir.remove(f"{artefact}/state")  # of use only to what is unfinished
+
+    def _stamp(self, artefact: str) -> None:
+        self.dir.write_json("config.json", self.provenance)
+        stamps = {artefact: self.fingerprint(artefact)}
+        for path in filter(None, (self.config.facts.path, self.config.text.path)):
+            stamps[f"file {path}"] = self.contents(path)
+        self.dir.stamp(stamps)
+
+
+def _digest(path: str | None) -> str:
+    """Of the contents of a file or folder; empty where there is none."""
+    if path is None:
+        return ""
+    source = Path(path)
+    with suppress(OSError):
+        files = sorted(f for f in source.rglob("*") if f.is_file())
+        digest = hashlib.sha256()
+        for file in files if source.is_dir() else [source]:
+            digest.update(f"{file.relative_to(source)}\n".encode())
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+    return ""

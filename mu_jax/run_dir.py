@@ -8,11 +8,14 @@
     selections/NAME.json    which tensors a selector chose
     edits/NAME/params/      orbax: the selected tensors only
     edits/NAME/history.jsonl  one line a step
+    edits/NAME/state/       orbax: where a running edit goes on (`snapshots`)
     evals.jsonl             one number a line
     report.html, report.md
 
-Text is written beside its place and renamed when whole. Nothing here is trusted when
-read: names are checked before they become paths, shapes before tensors are loaded.
+Text is written beside its place and renamed when whole. Where several processes share a
+run, process 0 reads and writes text, and tells the others what it read. Nothing here is
+trusted when read: names are checked before they become paths, shapes before tensors are
+loaded.
 """
 
 import dataclasses
@@ -21,15 +24,19 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mu_jax import distributed
 from mu_jax.errors import UserError
 from mu_jax.journal import Journal
 from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PATIENCE = 10.0
+"""Seconds until a file that another worker wrote has to be visible."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,30 +135,38 @@ class RunDir:
     # ---- files
 
     def exists(self, name: str) -> bool:
-        return (self.path / name).exists()
+        there = lambda: b"yes" if (self.path / name).exists() else b""
+        return bool(distributed.first(there))
 
-    def remove(self, name: str) -> None:
-        """Deletes a file or folder of this run, if it is there."""
-        target = self.path / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+    def remove(self, name: str, keep: tuple[str, ...] = ()) -> None:
+        """Deletes a file or folder of this run, if it is there.
+
+        Of a folder, what is called as one of `keep` stays.
+        """
+        distributed.first(lambda: _remove(self.path / name, keep))
 
     def write_text(self, name: str, text: str) -> None:
         """Puts a file in its place, whole or not at all."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(partial).chmod(0o644)
-            Path(partial).replace(target)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        distributed.first(lambda: _write(self.path / name, text))
+
+    def check_shared(self) -> None:
+        """Raises UserError unless all processes see this directory."""
+        nonce = distributed.first(lambda: os.urandom(8).hex().encode()).decode()
+        name = f".shared-{nonce}"
+        self.write_text(name, nonce)
+        until = time.monotonic() + _PATIENCE
+        seen = lambda: (self.path / name).is_file()
+        while not seen() and time.monotonic() < until:
+            time.sleep(0.1)  # a network disk may be late
+        missing = distributed.agree(not seen())
+        self.remove(name)
+        if missing:
+            raise UserError(
+                f"the run directory {self.path.absolute()} is not the same folder on"
+                " every worker",
+                "one on a disk that all of them share",
+                "give --runs a folder on such a disk",
+            )
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
@@ -175,7 +190,7 @@ class RunDir:
 
     def _read(self, name: str, made_by: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return distributed.first((self.path / name).read_bytes)
         except FileNotFoundError:
             raise UserError(
                 f"no {name} in {self.path}",
@@ -204,6 +219,31 @@ class _Readable:
                 "the file as mu wrote it",
                 "delete it and run its stage again",
             ) from None
+
+
+def _remove(target: Path, keep: tuple[str, ...]) -> None:
+    if target.is_dir() and keep:
+        for entry in target.iterdir():
+            if entry.name not in keep:
+                _remove(entry, ())
+    elif target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+
+
+def _write(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).chmod(0o644)
+        Path(partial).replace(target)
+    finally:
+        Path(partial).unlink(missing_ok=True)
 
 
 def _checked(name: str) -> str:

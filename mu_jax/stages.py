@@ -11,12 +11,14 @@
 Which of a stage's artefacts are up to date is for `Run` to say.
 """
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
-from mu_jax import report
+from mu_jax import distributed, report
 from mu_jax.checkpoints import edits
+from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Contrasting
 from mu_jax.evals import recall
 from mu_jax.facts.tokens import distinct, prompts
@@ -119,8 +121,11 @@ def edit(run: Run) -> None:
         model, selection = run.model, run.dir.read_selection(name)
         forget, keep = _training_prompts(model, found, train)
         text, _ = run.config.text.load(model.tokenizer)
-        run.dir.remove(f"edits/{name}")
-        made = run.config.edit(model, selection, forget, keep, text, run.progress)
+        run.dir.remove(artefact, keep=() if run.force else ("state",))
+        with contextlib.closing(_snapshots(run, artefact)) as snapshots:
+            made = run.config.edit(
+                model, selection, forget, keep, text, run.console.progress, snapshots
+            )
         edits.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         first, last = made.history[0], made.history[-1]
@@ -161,10 +166,7 @@ def report_(run: Run) -> None:
     """Tables and plots in one page."""
     for name in (UNEDITED, *run.config.selections):
         run.need(f"evals/{name}", "evaluate")
-    page = report.write(run.dir, run.config)
-    run.console.finish()
-    report.show(run.dir, run.config, run.console)
-    run.console.say(f"\n  report: {page}")
+    distributed.first(lambda: _report(run))
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -214,6 +216,13 @@ def _contrasted(run: Run, localizer: Contrasting, journal: Journal) -> Scores:
     return localizer(model, pair.clean, pair.corrupt, run.progress)
 
 
+def _report(run: Run) -> None:
+    page = report.write(run.dir, run.config)
+    run.console.finish()
+    report.show(run.dir, run.config, run.console)
+    run.console.say(f"\n  report: {page}")
+
+
 def _prompts(model: Model, questions) -> Prompts:
     return prompts(questions, model.tokenizer, context=model.spec.context)
 
@@ -226,8 +235,21 @@ def _training_prompts(model: Model, found: Facts, train) -> tuple[Prompts, Promp
     return both.rows(slice(n)), both.rows(slice(n, None))
 
 
+def _snapshots(run: Run, artefact: str) -> SnapshotFolder:
+    """Where an edit goes on if it is interrupted."""
+    return SnapshotFolder(
+        run.dir.edit(artefact.partition("/")[2]) / "state",
+        run.fingerprint(artefact),
+        run.config.save_every,
+        run.preemption,
+        run.console.say,
+    )
+
+
 def _edited(run: Run, name: str) -> Model:
     run.need(f"edits/{name}", "edit")
     model, selection = run.model, run.dir.read_selection(name)
-    params = edits.restore(run.dir.edit(name) / "params", selection, model.spec)
+    params = edits.restore(
+        run.dir.edit(name) / "params", selection, model.spec, model.network.layout
+    )
     return model.update(Edit(selection, params, []))

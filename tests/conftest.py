@@ -10,6 +10,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+import small_run
+
 import mu_jax as mu
 from mu_jax.testing import tiny_model
 
@@ -38,3 +40,13 @@ def gemma():
 def smollm():
     """The real SmolLM2 135M, of Llama 3's architecture."""
     return mu.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A small run made by one undisturbed process: its config and its directory."""
+    folder = tmp_path_factory.mktemp("small")
+    config = small_run.write(folder)
+    args = ["run", str(config), "--runs", str(folder / "one")]
+    small_run.ended(small_run.start(args, folder / "cache"))
+    return config, folder / "one" / "small"

@@ -10,10 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
+from mu_jax.sharding import Layout
 from mu_jax.types import Selection
 
 
@@ -26,8 +28,10 @@ def save(path: Path, params: Params) -> None:
         checkpointer.save(path.absolute(), arrays, force=True)
 
 
-def restore(path: Path, selection: Selection, spec: Spec) -> Params:
-    """The tensors of a selection, float32.
+def restore(
+    path: Path, selection: Selection, spec: Spec, layout: Layout | None = None
+) -> Params:
+    """The tensors of a selection, float32, placed as `layout` says.
 
     Raises:
       UserError: no checkpoint, or one of other tensors or shapes.
@@ -40,11 +44,18 @@ def restore(path: Path, selection: Selection, spec: Spec) -> Params:
             f"tensors of {spec.name}",
             "select again",
         )
+    wanted = {
+        label: {**named[label], "layer": len(layers)}
+        for label, layers in selection.tensors
+    }
+    one = SingleDeviceSharding(jax.devices()[0])  # wherever they were made
     target = {
         label: jax.ShapeDtypeStruct(
-            (len(layers), *list(named[label].values())[1:]), np.float32
+            tuple(shape.values()),
+            np.float32,
+            sharding=layout.weights(shape) if layout else one,
         )
-        for label, layers in selection.tensors
+        for label, shape in wanted.items()
     }
     try:
         with ocp.StandardCheckpointer() as checkpointer:

@@ -1,0 +1,217 @@
+"""Several real processes on loopback find what one finds, and act as one."""
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_run
+
+from mu_jax import distributed
+from mu_jax.errors import UserError
+from mu_jax.preemption import STATUS
+from mu_jax.run_dir import RunDir
+
+TOLD = """
+import os, signal
+from mu_jax.edits import gradient
+plain = gradient.GradientEdit.batch
+def batch(self, step, *args):
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return plain(self, step, *args)
+gradient.GradientEdit.batch = batch
+"""
+"""SIGTERM while the third step is made, which is saved because of that alone."""
+
+TALK = """
+import sys, jax
+from mu_jax import distributed
+from mu_jax.errors import UserError
+port, index = sys.argv[1], int(sys.argv[2])
+distributed.start("127.0.0.1:" + port, 2, index)
+sizes = [0, 1, 1015, 1016, 1017, 70_000]
+told = [distributed.first(lambda: bytes([n % 251]) * n if index == 0 else 1 / 0)
+        for n in sizes]
+assert told == [bytes([n % 251]) * n for n in sizes]
+nested = distributed.first(lambda: distributed.first(lambda: b"inner"))
+assert nested == b"inner"
+for error, kind in [(UserError("bad", "good"), UserError), (KeyError("k"), Exception),
+                    (FileNotFoundError(2, "gone", "x"), FileNotFoundError)]:
+    def fail(error=error):
+        raise error
+    try:
+        distributed.first(fail)
+    except kind as seen:
+        assert index or seen is error
+        assert str(seen) == str(error) or kind is Exception
+    else:
+        raise AssertionError(kind)
+assert not distributed.agree(False) and distributed.agree(index == 1)
+assert distributed.is_writer() == (index == 0)
+distributed.same("x", "things")
+try:
+    distributed.same(str(index), "things")
+except UserError as seen:
+    assert "things that differ" in str(seen)
+else:
+    raise AssertionError
+"""
+
+
+def close(run, other) -> None:
+    """The same findings to rounding, and every line once."""
+    one, two = RunDir(run), RunDir(other)
+    for name in ("attribution", "tracing"):
+        a, b = one.read_scores(name), two.read_scores(name)
+        assert a.values.keys() == b.values.keys()
+        near(list(a.values.values()), list(b.values.values()))
+    assert one.read_selection("top") == two.read_selection("top")
+    for a, b in zip(one.read_rows(), two.read_rows(), strict=True):
+        assert (a.model, a.prompt, a.metric, a.split, a.n) == (
+            *(b.model, b.prompt, b.metric, b.split, b.n),
+        )
+        near(a.mean, b.mean)
+    assert one.read_facts() == two.read_facts()
+    same_edit(run, other)
+
+
+def same_edit(run, other) -> None:
+    first, second = small_run.arrays(run), small_run.arrays(other)
+    assert first.keys() == second.keys()
+    for label, array in first.items():
+        near(array, second[label])
+    for a, b in zip(small_run.history(run), small_run.history(other), strict=True):
+        near(list(a.values()), list(b.values()))
+
+
+def near(a, b) -> None:
+    """Within 1e-5 of the largest."""
+    a, b = np.asarray(a), np.asarray(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(np.abs(a).max(), 1e-3))
+
+
+@pytest.fixture(scope="module")
+def two(small, tmp_path_factory):
+    """Two processes with two devices each, one of which was told to stop and did."""
+    runs = tmp_path_factory.mktemp("two")
+    args = ["run", str(small[0]), "--runs", str(runs)]
+    cache = small[0].parent / "cache"
+    crew = small_run.together(args, cache, 2, 2, scripts=("", TOLD))
+    said = [small_run.ended(process, STATUS) for process in crew]
+    assert "mu: stopped by SIGTERM; run the same command to go on\n" in said[0]
+    assert "mu:" not in said[1] and "Traceback" not in said[0] + said[1]
+    run = runs / "small"
+    assert small_run.names(run / "edits/top/state") == ["3"]
+    shutil.copytree(run, runs / "stopped" / "small")
+    crew = small_run.together(args, cache, 2, 2)
+    said = [small_run.ended(process) for process in crew]
+    assert "going on behind step 3\n" in said[0] and "/6 edit" not in said[1]
+    return runs
+
+
+def test_two_processes_find_what_one_finds(small, two):
+    run = two / "small"
+    close(small[1], run)
+    assert not [p for p in run.rglob("*") if p.name.startswith(".")]
+    names = [sorted(p.name for p in r.rglob("*.*")) for r in (run, small[1])]
+    assert {*names[0]} ^ {*names[1]} <= {"ocdbt.process_1"}
+    made = json.loads((run / "config.json").read_text())
+    assert made["processes"] == 2 and made["mesh"] == {
+        "data": 4,
+        "fsdp": 1,
+        "tensor": 1,
+    }
+    assert made["devices"].startswith("4 x")
+
+
+def test_four_processes_find_what_one_finds(small, tmp_path):
+    args = ["run", str(small[0]), "--runs", str(tmp_path)]
+    for process in small_run.together(args, small[0].parent / "cache", 4, 1):
+        small_run.ended(process)
+    close(small[1], tmp_path / "small")
+
+
+def test_one_process_goes_on_where_two_were_stopped(small, two):
+    run = two / "stopped" / "small"
+    process = small_run.start(["edit", str(run)], small[0].parent / "cache")
+    assert "going on behind step 3\n" in small_run.ended(process)
+    same_edit(small[1], run)
+
+
+def test_what_processes_tell_one_another():
+    port = small_run.port()
+    command = [sys.executable, "-c", TALK, str(port)]
+    crew = [
+        subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    for process in crew:
+        small_run.ended(process)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("--runs={}/elsewhere", "is not the same folder on every worker"),
+        ("--edit.steps=7", "settings or files that differ between the processes"),
+    ],
+)
+def test_processes_that_do_not_belong_together_are_refused(tmp_path, own, said):
+    config = small_run.write(tmp_path)
+    before = small_run.names(tmp_path)
+    args = ["run", str(config), "--runs", str(tmp_path / "runs")]
+    each = [], [own.format(tmp_path)]
+    for process in small_run.together(args, tmp_path / "cache", 2, 1, each=each):
+        lines = small_run.ended(process, 2).splitlines()
+        assert said in next(line for line in lines if line.startswith("mu: "))
+    files = [p.name for p in tmp_path.rglob("*") if p.is_file()]
+    assert sorted(files) == before
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_processes_that_do_not_come_are_given_up(process):
+    call = f"distributed.start('127.0.0.1:{small_run.port()}', 2, {process}, timeout=1)"
+    command = f"from mu_jax import distributed; {call}"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("mu: ")]
+    assert len(lines) == 1 and "do not answer within 1 s" in lines[0]
+
+
+def test_a_machine_of_no_pod_is_told_how_to_name_the_others(tmp_path):
+    args = ["run", str(small_run.write(tmp_path)), "--distributed"]
+    said = small_run.ended(small_run.start(args, tmp_path), 2)
+    assert said.startswith("mu: --distributed, but") and said.count("\n") == 1
+    assert "--coordinator HOST:PORT --processes N --process I" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("nowhere", 2, 0), "HOST:PORT"),
+        (("127.0.0.1:1", 2, 2), "process 2 of 2"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused(args, said):
+    with pytest.raises(UserError, match=said):
+        distributed.start(*args)
+
+
+def test_a_number_in_the_environment_is_checked(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "many")
+    with pytest.raises(UserError, match="JAX_NUM_PROCESSES=many"):
+        distributed.start("127.0.0.1:1")
+
+
+def test_alone_nothing_is_asked_of_anybody():
+    assert distributed.is_writer()
+    assert distributed.first(lambda: b"x") == b"x"
+    assert distributed.first(functools.partial(dict, {})) == b""
+    assert distributed.agree(True) and not distributed.agree(False)
+    distributed.same("x", "things")
