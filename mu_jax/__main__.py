@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from mu_jax import config as configs
-from mu_jax import distributed, stages
+from mu_jax import deltas, distributed, export, stages
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
@@ -33,6 +33,10 @@ usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--distributed]
 stages
 {stages}
   run       all of the above, as far as they are not up to date
+
+edits that travel
+  mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--force]
+  mu delta show|diff|stack|apply|revert ...   (mu delta: how each is called)
 
 arguments
   CONFIG    a Python file with get_config(), such as configs/tiny.py
@@ -58,6 +62,7 @@ examples
 SIGTERM saves and stops (status 143); the same command goes on from there.
 """
 
+_TRAVEL = {"export": export.main, "delta": deltas.main}
 _HELP = ("-h", "--help", "help")
 
 
@@ -107,7 +112,10 @@ def _command(argv: list[str], console: Console) -> int:
         print(USAGE.format(stages="\n".join(line.rstrip() for line in lines)))
         return 0 if argv else 2
     stage, *rest = argv
-    names = [*stages.STAGES, "run"]
+    if stage in _TRAVEL:
+        _TRAVEL[stage](rest, console)
+        return 0
+    names = [*stages.STAGES, "run", *_TRAVEL]
     if stage not in names:
         raise UserError(
             f"unknown stage {stage!r}",

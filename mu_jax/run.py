@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from mu_jax import distributed
 from mu_jax.config import Config, encode
@@ -24,8 +22,6 @@ from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.load import load
 from mu_jax.model.model import Model
-from mu_jax.model.network import Network
-from mu_jax.model.params import name_axes, shapes
 from mu_jax.preemption import Preemption
 from mu_jax.run_dir import RunDir
 from mu_jax.sharding import Layout
@@ -48,8 +44,12 @@ class Run:
 
         Loading is no safe point: one process converts while the others wait.
         """
-        loaded = load(self.config.model, self.console.progress)
-        return placed(loaded, self.config.dtype, self.layout)
+        return load(
+            self.config.model,
+            dtype=self.config.dtype,
+            layout=self.layout,
+            progress=self.console.progress,
+        )
 
     @functools.cached_property
     def layout(self) -> Layout | None:
@@ -198,20 +198,3 @@ def _digest(path: str | None) -> str:
             digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
     return ""
-
-
-def placed(model: Model, dtype: str, layout: Layout | None) -> Model:
-    """The model in another precision, on the devices of a layout."""
-    if layout is None and dtype == model.params["embedder"].dtype:
-        return model
-    params = {}
-    for label, array in model.params.items():
-        plain = np.asarray(array.unwrap(*array.named_shape).astype(dtype))
-        if layout is None:
-            plain = jnp.asarray(plain)
-        else:  # each process copies the parts of its own devices
-            where = layout.weights(shapes(model.spec)[label])
-            plain = jax.make_array_from_callback(plain.shape, where, plain.__getitem__)
-        params[label] = name_axes(label, plain, model.spec)
-    network = Network(model.spec, layout)
-    return dataclasses.replace(model, network=network, params=params)

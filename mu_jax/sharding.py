@@ -31,22 +31,24 @@ from mu_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
-WEIGHTS = {
+Rules = Mapping[str, tuple[str, ...]]
+
+WEIGHTS: Rules = {
     "vocabulary": ("fsdp", "tensor"),
     "head_groups": ("tensor",),
     "query_heads": ("tensor",),
     "neurons": ("tensor",),
     "embedding": ("fsdp",),
 }
-ACTIVATIONS = {
+ACTIVATIONS: Rules = {
     "cell": (),
     "batch": ("data", "fsdp"),
     "head_groups": ("tensor",),
     "query_heads": ("tensor",),
     "neurons": ("tensor",),
 }
-LOGITS = {"vocabulary": ("fsdp", "tensor"), "0": ("data",)}
-GATHERED = dict.fromkeys(("head_groups", "query_heads", "neurons"), ("tensor",))
+LOGITS: Rules = {"vocabulary": ("fsdp", "tensor"), "0": ("data",)}
+GATHERED: Rules = dict.fromkeys(("head_groups", "query_heads", "neurons"), ("tensor",))
 """Mesh axes for each named axis, the outermost first. Of logits "0" is the row. Weights
 are GATHERED over fsdp where a layer uses them: left to itself, XLA may rather add up
 parts of activations over the devices, again and again."""
@@ -111,7 +113,7 @@ class Layout:
         """A copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def constrain(self, x: Any, rules: Mapping[str, tuple] = ACTIVATIONS) -> Any:
+    def constrain(self, x: Any, rules: Rules = ACTIVATIONS) -> Any:
         """Inside a program: the NamedArray `x`, placed as `rules` say."""
         axes = tuple(x.named_shape)
         plain = jax.lax.with_sharding_constraint(
@@ -134,9 +136,7 @@ class Layout:
 
         return jax.tree.map(put, tree)
 
-    def _sharding(
-        self, shape: Mapping[str, int], rules: Mapping[str, tuple]
-    ) -> NamedSharding:
+    def _sharding(self, shape: Mapping[str, int], rules: Rules) -> NamedSharding:
         used: set[str] = set()
         parts = []
         for axis, size in shape.items():
@@ -150,14 +150,17 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*parts))
 
 
-def fetch(tree: Any) -> Any:
-    """A tree of arrays as whole numpy arrays, on every process; bfloat16 as float32.
+def fetch(tree: Any, *, exact: bool = False) -> Any:
+    """A tree of arrays as whole numpy arrays, on every process.
 
     All processes have to call it together, as they do everything else.
+
+    Args:
+      exact: leave bfloat16 as it is; otherwise it comes as float32, to compute with.
     """
 
     def get(array):
-        if array.dtype == jnp.bfloat16:
+        if array.dtype == jnp.bfloat16 and not exact:
             array = array.astype(jnp.float32)  # numpy would compute in bfloat16
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             if array.is_fully_replicated:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from mu_jax import distributed, report
-from mu_jax.checkpoints import delta
+from mu_jax.checkpoints import edits
 from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Contrasting
 from mu_jax.evals import recall
@@ -126,7 +126,7 @@ def edit(run: Run) -> None:
             made = run.config.edit(
                 model, selection, forget, keep, text, run.console.progress, snapshots
             )
-        delta.save(run.dir.edit(name) / "params", dict(made.params))
+        edits.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         first, last = made.history[0], made.history[-1]
         run.console.say(
@@ -249,7 +249,7 @@ def _snapshots(run: Run, artefact: str) -> SnapshotFolder:
 def _edited(run: Run, name: str) -> Model:
     run.need(f"edits/{name}", "edit")
     model, selection = run.model, run.dir.read_selection(name)
-    params = delta.restore(
+    params = edits.restore(
         run.dir.edit(name) / "params", selection, model.spec, model.network.layout
     )
     return model.update(Edit(selection, params, []))

@@ -44,6 +44,10 @@ class ToyTokenizer:
     def first_token(self, text: str) -> int:
         return self.encode(text).ids[1]
 
+    def files(self) -> dict[str, bytes]:
+        """None: no other library knows it."""
+        return {}
+
 
 def tiny_spec(
     generation: int = 3, *, heads: int = 4, kv_heads: int = 1, layers: int = 7

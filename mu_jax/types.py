@@ -160,6 +160,10 @@ class Tokenizer(Protocol):
 
     def first_token(self, text: str) -> int: ...
 
+    def files(self) -> dict[str, bytes]:
+        """Name to content of what a checkpoint keeps of it."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Site:

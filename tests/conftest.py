@@ -37,6 +37,12 @@ def gemma():
 
 
 @pytest.fixture(scope="session")
+def smollm():
+    """The real SmolLM2 135M, of Llama 3's architecture."""
+    return mu.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """A small run made by one undisturbed process: its config and its directory."""
     folder = tmp_path_factory.mktemp("small")

@@ -1,16 +1,23 @@
-"""Converted models on disk: one safetensors file each, named by what it came from.
+"""Converted models on disk: a folder each, named by what it came from.
 
-A file holds the float32 parameters, the tokenizer and the spec. It is written under
-another name and renamed when whole, so that a reader never sees half of one; a digest
-over all of it is checked on every load.
+    index.json           the spec, the digest of every other file, and of itself
+    tables.safetensors   what has no layers: embedder, final_norm ...
+    layer_000.safetensors ...    one layer of everything else
+    tokenizer/           the tokenizer's files
+
+Parameters are float32 in storage order. Files are written one at a time, so that a
+conversion holds one layer, into a folder that gets its name when it is whole: a reader
+never sees half of one. Reading checks every digest, and is a source: a part is read
+from its file when it is asked for.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +28,18 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mu_jax.model.specs import Spec
+from mu_jax.checkpoints.matrix import Index
+from mu_jax.checkpoints.source import Source
+from mu_jax.model import tokenizer
+from mu_jax.model.params import shapes
+from mu_jax.model.specs import RopeStretch, Spec
+from mu_jax.types import Progress, Tokenizer, silent
 
+_INDEX = "index.json"
+_TABLES = "tables.safetensors"
 _TOKENIZER = "tokenizer"
-_VERSION = "1"
-"""Raised whenever the meaning of a cached file changes."""
+_VERSION = "3"
+"""Raised whenever the meaning of a cached folder changes."""
 
 
 def directory() -> Path:
@@ -36,57 +50,116 @@ def directory() -> Path:
     return path
 
 
-def entry(source: str) -> Path:
-    """The file that holds the conversion of the source with this hex digest."""
-    return directory() / f"{source}-v{_VERSION}.safetensors"
+def entry(digest: str) -> Path:
+    """The folder that holds the conversion of the source with this digest."""
+    return directory() / f"{digest}-v{_VERSION}"
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Held by the one process that converts; others wait and then find the file."""
-    with FileLock(path.with_suffix(".lock")):
+    """Held by the one process that converts; others wait and then find the folder."""
+    with FileLock(path.with_name(f"{path.name}.lock")):
         yield
 
 
-def write(
-    path: Path, spec: Spec, params: dict[str, np.ndarray], tokenizer: bytes
-) -> None:
-    """Puts a converted model at `path`, whole or not at all."""
-    tensors = {**params, _TOKENIZER: np.frombuffer(tokenizer, np.uint8)}
-    tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
-    described = json.dumps(dataclasses.asdict(spec))
-    metadata = {"spec": described, "digest": _digest(tensors, described)}
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        save_file(tensors, partial, metadata)
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """A cached model whose digests were right when it was opened."""
+
+    spec: Spec
+    digest: str
+    words: Mapping[str, bytes]
+    files: Mapping[str, Any]
+
+    def tokenizer(self) -> Tokenizer:
+        return tokenizer.from_files(self.words)
+
+    def part(self, label: str, layer: int | None, index: Index) -> np.ndarray:
+        """See `Source`; always float32."""
+        return self.files[_file(layer)].get_slice(label)[index]
 
 
-def read(path: Path) -> tuple[Spec, dict[str, np.ndarray], bytes] | None:
-    """What `write` put at `path`; None if it is absent or does not match its digest."""
+def write(path: Path, source: Source, progress: Progress = silent) -> None:
+    """Puts a source at `path`, whole or not at all, in place of what was there."""
+    with tempfile.TemporaryDirectory(".partial", dir=path.parent) as partial:
+        folder = Path(partial) / path.name
+        (folder / _TOKENIZER).mkdir(parents=True)
+        for name, data in source.tokenizer().files().items():
+            (folder / _TOKENIZER / name).write_bytes(data)
+        layers = (None, *range(source.spec.layers))
+        for i, layer in enumerate(layers):
+            progress("converting the weights", i, len(layers))
+            save_file(_layer(source, layer), folder / _file(layer))
+        names = sorted(f.relative_to(folder).as_posix() for f in _plain_files(folder))
+        index = {
+            "spec": dataclasses.asdict(source.spec),
+            "source": source.digest,
+            "files": {name: _digest(folder / name) for name in names},
+        }
+        text = json.dumps({**index, "digest": _of(index)})
+        (folder / _INDEX).write_text(text)
+        if path.exists():  # damaged, or it would have been read
+            shutil.rmtree(path)
+        folder.replace(path)
+
+
+def read(path: Path) -> Entry | None:
+    """What `write` put at `path`; None if absent, or not what its digests say."""
     try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if metadata["digest"] != _digest(tensors, metadata["spec"]):
+        index = json.loads((path / _INDEX).read_text())
+        if index.pop("digest") != _of(index):
             return None
-        tokenizer = tensors.pop(_TOKENIZER).tobytes()
-        fields = json.loads(metadata["spec"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        spec = _spec(index["spec"])
+        names = {f.relative_to(path).as_posix() for f in _plain_files(path)}
+        if names != {*index["files"], _INDEX}:
+            return None
+        if any(_digest(path / name) != d for name, d in index["files"].items()):
+            return None
+        words = {f.name: f.read_bytes() for f in (path / _TOKENIZER).iterdir()}
+        weights = {_file(layer) for layer in (None, *range(spec.layers))}
+        files = {name: safe_open(path / name, "numpy") for name in weights}
+        return Entry(spec, index["source"], words, files)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    tuples: dict[str, Any] = {
+
+
+def _layer(source: Source, layer: int | None) -> dict[str, np.ndarray]:
+    """The parameters of one layer, or those without layers, in float32."""
+    out = {}
+    for label, shape in shapes(source.spec).items():
+        if ("layer" in shape) == (layer is not None):
+            whole = (slice(None),) * (len(shape) - (layer is not None))
+            part = source.part(label, layer, whole)
+            out[label] = np.ascontiguousarray(part, np.float32)
+    return out
+
+
+def _file(layer: int | None) -> str:
+    return _TABLES if layer is None else f"layer_{layer:03}.safetensors"
+
+
+def _plain_files(folder: Path) -> Iterator[Path]:
+    return (f for f in folder.rglob("*") if f.is_file())
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content, read a piece at a time."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def _of(index: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128(json.dumps(index, sort_keys=True).encode()).hexdigest()
+
+
+def _spec(fields: dict[str, Any]) -> Spec:
+    """The inverse of `dataclasses.asdict` and of JSON."""
+    decoded: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
     }
-    return Spec(**tuples), tensors, tokenizer
-
-
-def _digest(tensors: dict[str, np.ndarray], spec: str) -> str:
-    state = xxhash.xxh3_128(spec.encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        state.update(f"{name} {array.dtype} {array.shape}".encode())
-        state.update(array.reshape(-1).view(np.uint8).data)
-    return state.hexdigest()
+    if decoded["rope_stretch"] is not None:
+        decoded["rope_stretch"] = RopeStretch(**decoded["rope_stretch"])
+    return Spec(**decoded)

@@ -1,20 +1,42 @@
-"""GGUF files (llama.cpp's format) to parameters in float32 and a tokenizer.
+"""GGUF files (llama.cpp's format) as a source: Gemma 1, 2, 3 and Llama 3.
+
+    ours                         GGUF
+    embedder                     token_embd
+    unembedder                   output                         (untied only)
+    final_norm                   output_norm
+
+and once in each `blk.{i}.` there what `_STACKED` lists. Matrices are stored transposed,
+outputs first, and quantised along a row; norm scales as they multiply, Gemma's too.
+Llama's query and key rows have the two halves of a head interleaved.
 
 Everything in the file is untrusted: counts, names and shapes are checked against what
-the metadata says before anything is used.
+the metadata says before anything is used. Tensors are dequantised when they are asked
+for, and only the rows of the part.
 """
 
+import dataclasses
+import hashlib
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mu_jax.checkpoints import gguf_spec, gguf_tokenizer, matrix
+from mu_jax.checkpoints.huggingface_config import is_llama
+from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
+from mu_jax.model import tokenizer
 from mu_jax.model.params import shapes
-from mu_jax.model.specs import SPECS, Spec, gemma3
-from mu_jax.types import Progress, silent
+from mu_jax.model.specs import Spec
+from mu_jax.types import Progress, Tokenizer, silent
 
-_TOP = {"embedder": "token_embd", "final_norm": "output_norm"}
+_TOP = {
+    "embedder": "token_embd",
+    "unembedder": "output",
+    "final_norm": "output_norm",
+}
 _STACKED = {
     "attention/query": "attn_q",
     "attention/key": "attn_k",
@@ -30,173 +52,147 @@ _STACKED = {
     "pre_mlp_norm": "ffn_norm",
     "post_mlp_norm": "post_ffw_norm",
 }
-"""Our labels and GGUF's. Matrices are stored transposed (output first); norm scales
-are stored as they multiply."""
+_ROTATED = ("attention/query", "attention/key")
 
 
-def read(
-    path: Path, progress: Progress = silent
-) -> tuple[Spec, dict[str, np.ndarray], bytes]:
-    """The spec, the float32 parameters (in storage order) and the tokenizer of a file.
+@dataclasses.dataclass(frozen=True, eq=False)
+class File:
+    """A checked GGUF file; `tensors` are as its reader maps them, not yet read."""
+
+    path: Path
+    spec: Spec
+    digest: str
+    words: Mapping[str, bytes]
+    tensors: Mapping[str, Any]
+
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary that the file carries."""
+        return tokenizer.from_files(self.words)
+
+    def part(self, label: str, layer: int | None, index: Index) -> np.ndarray:
+        """See `Source`; always float32."""
+        axes = [n for axis, n in shapes(self.spec)[label].items() if axis != "layer"]
+        tensor = self.tensors[_name(label, layer)]
+        if not matrix.is_matrix(label):
+            return _rows(tensor, index[0])[(slice(None), *index[1:])]
+        block = lambda rows, columns: _rows(tensor, rows)[:, columns]
+        if label not in _ROTATED or not is_llama(self.spec):
+            return matrix.read(block, label, axes, index)
+        heads = (*index[:-1], slice(None))
+        value = matrix.read(block, label, axes, heads)
+        at = np.arange(axes[-1])
+        half = axes[-1] // 2
+        return value[..., (2 * (at % half) + at // half)[index[-1]]]
+
+
+def open_file(path: Path, digest: str = "", progress: Progress = silent) -> File:
+    """Checks a file; dequantises none of it.
+
+    Args:
+      digest: its sha256, where that is known already.
 
     Raises:
-      UserError: not a GGUF, truncated, not a Gemma 3, or tensors that do not fit.
+      UserError: not a GGUF, truncated, another architecture, or tensors that do not
+        fit; what is wrong is named.
     """
+    digest = digest or sha256(path)
+    progress("reading the GGUF", 0, 1)
+    fields, tensors = _contents(path)
+    factors = tensors.pop("rope_freqs.weight", None)
+    spec = gguf_spec.spec(
+        path,
+        fields,
+        tied="output.weight" not in tensors,
+        rope_factors=None if factors is None else _factors(path, factors),
+    )
+    _check(path, tensors, spec)
+    words = gguf_tokenizer.files(path, fields)
+    tokenizer.from_files(words)
+    return File(path, spec, digest, words, tensors)
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"no file {path}", "the path of a GGUF file", "check the path's spelling"
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metadata and the tensors of a file, by name."""
     import gguf
 
-    progress("reading the GGUF", 0, 1)
     try:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
-        tensors = {tensor.name: tensor for tensor in reader.tensors}
+        return fields, {tensor.name: tensor for tensor in reader.tensors}
     except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
         raise UserError(
             f"{path} cannot be read as GGUF ({error})",
             "a whole GGUF file",
             "it may be truncated: fetch it again",
         ) from None
-    spec = _spec(path, fields)
-    tokenizer = _tokenizer(path, fields)
-    params = {}
-    labels = shapes(spec)
-    for i, (label, shape) in enumerate(labels.items()):
-        progress(f"dequantising {label}", i, len(labels))
-        wanted = tuple(shape.values())
-        if label in _TOP:
-            params[label] = _tensor(path, tensors, _TOP[label], wanted)
-        else:
-            stack = np.empty(wanted, np.float32)
-            for layer in range(spec.layers):
-                name = f"blk.{layer}.{_STACKED[label]}"
-                axes = wanted[1:]
-                matrix = (
-                    label.startswith(("attention/", "mlp/")) and "norm" not in label
-                )
-                stack[layer] = (
-                    _matrix(path, tensors, name, label, axes)
-                    if matrix
-                    else _tensor(path, tensors, name, axes)
-                )
-            params[label] = stack
-    return spec, params, tokenizer
 
 
-def _tensor(path, tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _name(label: str, layer: int | None) -> str:
+    """What the file calls one of our tensors, or one layer of it."""
+    if layer is None:
+        return f"{_TOP[label]}.weight"
+    return f"blk.{layer}.{_STACKED[label]}.weight"
+
+
+def _rows(tensor: Any, rows: slice) -> np.ndarray:
+    """Some rows of a tensor (elements, if it is a vector) as float32."""
     import gguf
 
-    tensor = tensors.get(f"{name}.weight")
-    if tensor is None:
-        raise UserError(
-            f"{path} has no tensor {name}.weight",
-            "all tensors of a Gemma 3",
-            "take another conversion of the model",
-        )
-    found = tuple(int(n) for n in reversed(tensor.shape))
-    if found != shape:
-        raise UserError(
-            f"{path}: {name}.weight has shape {found}",
-            f"{shape}, as the file's own metadata say",
-            "take another conversion of the model",
-        )
-    return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-
-
-def _matrix(path, tensors, name: str, label: str, axes: tuple[int, ...]) -> np.ndarray:
-    """A matrix stored [outputs, inputs], as [inputs..., outputs...]."""
-    n_inputs = int(np.prod(axes[:3])) if label == "attention/output" else axes[0]
-    n_outputs = int(np.prod(axes)) // n_inputs
-    return _tensor(path, tensors, name, (n_outputs, n_inputs)).T.reshape(axes)
-
-
-def _spec(path: Path, fields: dict) -> Spec:
-    architecture = fields.get("general.architecture")
-    if architecture != "gemma3":
-        raise UserError(
-            f"{path} holds a {architecture!r} model",
-            "the architecture gemma3",
-            "convert a Gemma 3 text model to GGUF",
-        )
-
-    def get(key, default=None):
-        value = fields.get(f"gemma3.{key}", default)
-        if value is None:
-            raise UserError(
-                f"{path} lacks the key gemma3.{key}",
-                "the metadata of a Gemma 3",
-                "take another conversion of the model",
-            )
-        return value
-
-    def count(key: str) -> int:
-        value = get(key)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(
-                f"{path}: gemma3.{key} is {value!r}", "a number from 1", "a Gemma 3"
-            )
-        return value
-
-    layers, heads = count("block_count"), count("attention.head_count")
-    embedding = count("embedding_length")
-    if layers > 1024:
-        raise UserError(f"{path} claims {layers} layers", "a Gemma 3")
-    spec = gemma3(
-        str(fields.get("general.name", path.stem)),
-        layers=layers,
-        embedding=embedding,
-        neurons=count("feed_forward_length"),
-        heads=heads,
-        kv_heads=count("attention.head_count_kv"),
-        projection=count("attention.key_length"),
-        vocabulary=len(fields.get("tokenizer.ggml.tokens", ())),
-        context=count("context_length"),
-        window=count("attention.sliding_window"),
-        global_scale=float(get("rope.scaling.factor", 1.0)),
-        # The 27B scales queries by its embedding, not by its projection.
-        query_scale=(embedding // heads) ** -0.5 if layers == 62 else None,
+    return gguf.dequantize(tensor.data[rows], tensor.tensor_type).astype(
+        np.float32, copy=False
     )
-    for row in SPECS.values():
-        if all(
-            getattr(row, field) == getattr(spec, field)
-            for field in ("layers", "embedding", "neurons", "heads", "vocabulary")
-        ):
-            return row
-    return spec
 
 
-def _tokenizer(path: Path, fields: dict) -> bytes:
-    """A SentencePiece model with the vocabulary that the file carries."""
-    from sentencepiece import sentencepiece_model_pb2 as proto
+def _factors(path: Path, tensor: Any) -> np.ndarray:
+    if len(tensor.shape) != 1 or tensor.n_elements > 1 << 16:
+        raise UserError(f"{path}: rope_freqs.weight has the shape {tensor.shape}")
+    return _rows(tensor, slice(None))
 
-    keys = ("tokens", "scores", "token_type")
-    columns = [fields.get(f"tokenizer.ggml.{key}") or [] for key in keys]
-    if not columns[0] or len({len(c) for c in columns}) != 1:
-        raise UserError(
-            f"{path} lacks a whole SentencePiece vocabulary",
-            "tokens, scores and token types of equal number",
-            "take another conversion of the model",
-        )
-    model = proto.ModelProto()
-    for piece, score, kind in zip(*columns, strict=True):
-        model.pieces.add(piece=piece, score=float(score), type=int(kind))
-    trainer = model.trainer_spec
-    trainer.model_type = proto.TrainerSpec.BPE
-    trainer.vocab_size = len(columns[0])
-    trainer.byte_fallback = True
-    for name in ("bos", "eos", "unk", "pad"):
-        key = {"unk": "unknown", "pad": "padding"}.get(name, name)
-        index = int(fields.get(f"tokenizer.ggml.{key}_token_id", -1))
-        if not 0 <= index < len(columns[0]):
-            raise UserError(
-                f"{path} names no {name} token",
-                "bos, eos, unknown and padding ids inside the vocabulary",
-                "take another conversion of the model",
+
+def _check(path: Path, tensors: Mapping[str, Any], spec: Spec) -> None:
+    """Raises UserError unless exactly the tensors of `spec` are there, and readable."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for label, shape in shapes(spec).items():
+        axes = [n for axis, n in shape.items() if axis != "layer"]
+        for layer in range(spec.layers) if "layer" in shape else (None,):
+            wanted[_name(label, layer)] = matrix.stored(label, axes)
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise _unfit(f"{path} has no tensor {name}", f"all tensors of {spec.name}")
+        found = tuple(int(n) for n in reversed(tensors[name].shape))
+        if found != shape:
+            raise _unfit(
+                f"{path}: {name} has shape {found}",
+                f"{shape}, as the file's own metadata say",
             )
-        setattr(trainer, f"{name}_id", index)
-        setattr(trainer, f"{name}_piece", columns[0][index])
-        if name == "unk":  # converters call it a control token; SentencePiece insists
-            model.pieces[index].type = proto.ModelProto.SentencePiece.UNKNOWN
-    model.normalizer_spec.name = "identity"
-    model.normalizer_spec.add_dummy_prefix = False
-    model.normalizer_spec.remove_extra_whitespaces = False
-    model.normalizer_spec.escape_whitespaces = True
-    return model.SerializeToString()
+    for name in tensors:
+        if name not in wanted:
+            raise _unfit(
+                f"{path} has the tensor {name[:80]!r}", f"the tensors of {spec.name}"
+            )
+    for kind, tensor in {t.tensor_type: t for t in tensors.values()}.items():
+        try:
+            _rows(tensor, slice(0, 1))
+        except NotImplementedError:
+            raise _unfit(
+                f"{path}: {tensor.name} is quantised as {kind.name}",
+                "a kind that the package gguf can dequantise",
+            ) from None
+
+
+def _unfit(got: str, expected: str) -> UserError:
+    return UserError(got, expected, "take another conversion of the model")

@@ -2,6 +2,7 @@
 
     ours                         Hugging Face
     embedder                     model.embed_tokens.weight      (tied: no lm_head)
+    unembedder                   lm_head.weight                 (untied)
     final_norm                   model.norm.weight              w
 
 and, with a leading `layer` axis here, once in each `model.layers.{i}.` there:
@@ -17,25 +18,31 @@ and, with a leading `layer` axis here, once in each `model.layers.{i}.` there:
     mlp/down                     mlp.down_proj.weight           [embedding, neurons]
     post_mlp_norm                post_feedforward_layernorm.weight    w
 
-p is `projection`. w: norms there multiply by 1 + w and ours by their scale, so that
-w = scale - 1. A head's index is group * query_heads + query. Gemma 1 has one norm
-before each branch and none after, and calls the one before the MLP
-`post_attention_layernorm`.
+p is `projection`. w: norms of Gemma there multiply by 1 + w and ours by their scale, so
+that w = scale - 1; those of Llama multiply as they are. A head's index is
+group * query_heads + query. Gemma 1 and Llama have one norm before each branch and none
+after, and call the one before the MLP `post_attention_layernorm`.
 
-Everything is rearranged on the host, and no array is cast.
+Everything is rearranged on the host, a label at a time.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from mu_jax.checkpoints.huggingface_config import config, is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, shapes
-from mu_jax.model.specs import GLOBAL_WAVELENGTH, LOCAL_WAVELENGTH, Spec
+from mu_jax.model.specs import Spec
+from mu_jax.sharding import fetch
 
-_TOP = {"embedder": "embed_tokens", "final_norm": "norm"}
+_TOP = {
+    "embedder": "model.embed_tokens",
+    "unembedder": "lm_head",
+    "final_norm": "model.norm",
+}
 _STACKED = {
     "attention/query": "self_attn.q_proj",
     "attention/key": "self_attn.k_proj",
@@ -51,13 +58,12 @@ _STACKED = {
     "pre_mlp_norm": "pre_feedforward_layernorm",
     "post_mlp_norm": "post_feedforward_layernorm",
 }
-_ACTIVATION = "gelu_pytorch_tanh"
 
 
 def to_huggingface(
     spec: Spec, params: Params
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the `config.json` and `model.safetensors` of a text-only Gemma hold.
+    """What the `config.json` and `model.safetensors` of a text-only model hold.
 
     The tensors are in C order and in the dtype of `params`.
 
@@ -65,23 +71,56 @@ def to_huggingface(
       UserError: a parameter is missing, unknown or of another shape than `spec` says,
         or the spec is of a network that `transformers` has no config for.
     """
-    config, plain = _config(spec), _plain(spec, params)
-    names = dict(_STACKED)
-    if not spec.post_norms:
-        names["pre_mlp_norm"] = _STACKED["post_attention_norm"]
-    tensors = {}
-    for label, value in plain.items():
-        if label in _TOP:
-            tensors[f"model.{_TOP[label]}.weight"] = _leave(label, value)
-        else:
-            for i, layer in enumerate(value):
-                name = f"model.layers.{i}.{names[label]}.weight"
-                tensors[name] = _leave(label, layer)
-    return config | {"dtype": str(plain["embedder"].dtype)}, tensors
+    found = dict(tensors(spec, params))
+    return config(spec, str(params["embedder"].dtype)), found
 
 
-def _plain(spec: Spec, params: Params) -> dict[str, np.ndarray]:
-    """Every parameter as a plain array in storage order, once all are checked."""
+def tensors(
+    spec: Spec, params: Params, dtype: Any = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the checkpoint with its name, one after another.
+
+    Only one of our labels is on the host at a time.
+
+    Args:
+      dtype: what all are cast to; by default each stays what it is.
+
+    Raises:
+      UserError: a parameter is missing, unknown or of another shape than `spec` says.
+    """
+    _check(spec, params)
+    for label, shape in shapes(spec).items():
+        value = fetch(params[label].unwrap(*shape), exact=True)
+        stacked = "layer" in shape
+        for i, part in enumerate(value if stacked else [value]):
+            name = tensor_name(spec, label, i if stacked else None)
+            yield name, leave(spec, label, part).astype(dtype or part.dtype, copy=False)
+
+
+def tensor_name(spec: Spec, label: str, layer: int | None = None) -> str:
+    """What one of our tensors, or one layer of it, is called there."""
+    if layer is None:
+        return f"{_TOP[label]}.weight"
+    if label == "pre_mlp_norm" and not spec.post_norms:
+        label = "post_attention_norm"
+    return f"model.layers.{layer}.{_STACKED[label]}.weight"
+
+
+def leave(spec: Spec, label: str, value: np.ndarray) -> np.ndarray:
+    """One tensor of one layer as it is there, in C order; matrices [outputs, inputs].
+
+    A norm of Gemma is reckoned in float32 and is float32 then.
+    """
+    if label in ("embedder", "unembedder"):
+        return np.ascontiguousarray(value)
+    if label.endswith("norm"):
+        return value if is_llama(spec) else value.astype(np.float32) - 1
+    inputs = value.shape[:3] if label == "attention/output" else value.shape[:1]
+    return np.ascontiguousarray(value.reshape(math.prod(inputs), -1).T)
+
+
+def _check(spec: Spec, params: Params) -> None:
+    """Raises UserError unless exactly the parameters of `spec` are there."""
     wanted = shapes(spec)
     for label in sorted(wanted.keys() | params.keys()):
         got = dict(params[label].named_shape) if label in params else "absent"
@@ -92,103 +131,3 @@ def _plain(spec: Spec, params: Params) -> dict[str, np.ndarray]:
                 f"{want} in {spec.name}",
                 "check that the parameters are of this spec",
             )
-    return {k: np.asarray(params[k].unwrap(*shape)) for k, shape in wanted.items()}
-
-
-def _leave(label: str, value: np.ndarray) -> np.ndarray:
-    """One tensor of one layer: a norm as w, a matrix as [outputs, inputs]."""
-    if label == "embedder":
-        return value
-    if label.endswith("norm"):
-        return value - 1
-    inputs = value.shape[:3] if label == "attention/output" else value.shape[:1]
-    return np.ascontiguousarray(value.reshape(math.prod(inputs), -1).T)
-
-
-def _config(spec: Spec) -> dict[str, Any]:
-    """The config, in the keys of the published checkpoints."""
-    generation = _generation(spec)
-    version = "" if generation == 1 else str(generation)
-    common = {
-        "architectures": [f"Gemma{version}ForCausalLM"],
-        "model_type": "gemma3_text" if generation == 3 else f"gemma{version}",
-        "vocab_size": spec.vocabulary,
-        "hidden_size": spec.embedding,
-        "intermediate_size": spec.neurons,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": spec.heads,
-        "num_key_value_heads": spec.head_groups,
-        "head_dim": spec.projection,
-        "max_position_embeddings": spec.context,
-        "rms_norm_eps": spec.norm_epsilon,
-        "attention_bias": False,
-        "tie_word_embeddings": True,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "bos_token_id": 2,
-    }
-    if generation == 1:
-        return common | _rope(spec) | {"hidden_act": _ACTIVATION}
-    window = _only(spec, "windows", (w for w in spec.windows if w), None)
-    kinds = ["sliding_attention" if w else "full_attention" for w in spec.windows]
-    later = {
-        "hidden_activation": _ACTIVATION,
-        "query_pre_attn_scalar": round(spec.query_scale**-2),
-        "attn_logit_softcapping": spec.attention_softcap,
-        "final_logit_softcapping": spec.final_softcap,
-        "sliding_window": window,
-        "layer_types": kinds,
-    }
-    return common | later | (_rope(spec) if generation == 2 else _rope_3(spec))
-
-
-def _generation(spec: Spec) -> int:
-    """Which Gemma has the norms, windows and caps of `spec`."""
-    caps = spec.attention_softcap or spec.final_softcap
-    if spec.post_norms:
-        return 3 if spec.qk_norm else 2
-    if spec.qk_norm or caps or any(spec.windows):
-        raise UserError(
-            f"{spec.name} has no norms after its branches, but norms on queries and"
-            " keys, windows or soft caps",
-            "the blocks of Gemma 1, 2 or 3",
-        )
-    return 1
-
-
-def _rope(spec: Spec) -> dict[str, Any]:
-    """The rotary embedding of Gemma 1 and 2: one wavelength, not scaled."""
-    _only(spec, "RoPE scales", (1.0, *spec.rope_scales), 1.0)
-    theta = _only(spec, "RoPE wavelengths", spec.wavelengths, LOCAL_WAVELENGTH)
-    return {"rope_theta": theta}
-
-
-def _rope_3(spec: Spec) -> dict[str, Any]:
-    """That of Gemma 3: one wavelength a kind of layer, global ones may be scaled."""
-
-    def of(values: tuple[float, ...], local: bool) -> list[float]:
-        pairs = zip(values, spec.windows, strict=True)
-        return [value for value, window in pairs if bool(window) == local]
-
-    far, near = (of(spec.wavelengths, local) for local in (False, True))
-    _only(spec, "local RoPE scales", (1.0, *of(spec.rope_scales, True)), 1.0)
-    factor = _only(spec, "global RoPE scales", of(spec.rope_scales, False), 1.0)
-    scaling = {"rope_type": "linear", "factor": factor}
-    return {
-        "rope_theta": _only(spec, "global RoPE wavelengths", far, GLOBAL_WAVELENGTH),
-        "rope_local_base_freq": _only(
-            spec, "local RoPE wavelengths", near, LOCAL_WAVELENGTH
-        ),
-        "rope_scaling": None if factor == 1 else scaling,
-    }
-
-
-def _only(spec: Spec, what: str, values: Iterable, default: Any) -> Any:
-    """The one value that all layers share, or `default` where there is no layer."""
-    found = sorted(set(values))
-    if len(found) > 1:
-        raise UserError(
-            f"{spec.name} has the {what} {', '.join(map(str, found))}",
-            "one that transformers can give to all such layers",
-        )
-    return found[0] if found else default

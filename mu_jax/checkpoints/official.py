@@ -25,22 +25,25 @@ has its own keys. A head's index is group * query_heads + query. `gating_einsum`
 [2, embedding, neurons] where the official config has no `transpose_gating_einsum`
 (Gemma 1 and Gemma 2 2B).
 
-Everything is rearranged on the host, and no array is cast: convert a bfloat16
-checkpoint to float32 before `from_official`, or 1 + w is rounded.
+Trees are rearranged on the host, and no array is cast: convert a bfloat16 tree to
+float32 before `from_official`, or 1 + w is rounded. `official_dir` reads and writes
+them on disk.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from penzai import pz
 
+from mu_jax.checkpoints.huggingface_config import is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
+from mu_jax.sharding import fetch
 
-_TOP = {"embedder": "embedder/input_embedding", "final_norm": "final_norm/scale"}
+TOP = {"embedder": "embedder/input_embedding", "final_norm": "final_norm/scale"}
 _NORMS = {
     "pre_attention_norm": "pre_attention_norm/scale",
     "post_attention_norm": "post_attention_norm/scale",
@@ -51,7 +54,7 @@ _NORMS = {
 }
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
     """One official tensor, or the one of that name in every layer.
 
     labels: ours that it holds; more than one are stacked along its first axis.
@@ -70,13 +73,20 @@ def to_official(
     Args:
       transpose_gating_einsum: as in the official model's config.
     """
-    flat = {path: _leave(params, label, spec) for label, path in _TOP.items()}
-    for path, (labels, order) in _layout(spec, transpose_gating_einsum).items():
+    return jax.tree.map(
+        jnp.asarray, official_arrays(params, spec, transpose_gating_einsum)
+    )
+
+
+def official_arrays(params: Params, spec: Spec, transpose: bool) -> dict[str, Any]:
+    """`to_official` on the host: numpy arrays, views where they can be."""
+    flat = {path: _leave(params, label, spec) for label, path in TOP.items()}
+    for path, (labels, order) in table(spec, transpose).items():
         parts = [_leave(params, label, spec, order) for label in labels]
         stack = np.stack(parts, 1) if len(parts) > 1 else parts[0]
         for i, value in enumerate(stack):
             flat[f"layer_{i}/{path}"] = value
-    return _nested({path: jnp.asarray(value) for path, value in flat.items()})
+    return nested(flat)
 
 
 def from_official(
@@ -90,44 +100,53 @@ def from_official(
     Raises:
       UserError: a tensor is missing, unknown or of another shape than `spec` says.
     """
-    layout = _layout(spec, transpose_gating_einsum)
-    flat = dict(_flat(tree))
-    _check(flat, _shapes(layout, spec), spec)
-    params: Params = {}
-    for label, path in _TOP.items():
-        params[label] = _enter(flat[path], label, spec)
-    for path, (labels, order) in layout.items():
+    flat = dict(leaves(tree))
+    found = {path: np.shape(value) for path, value in flat.items()}
+    check(found, official_shapes(spec, transpose_gating_einsum), spec)
+    plain = {label: np.asarray(flat[path]) for label, path in TOP.items()}
+    plain = {label: enter(value, label, spec) for label, value in plain.items()}
+    for path, (labels, order) in table(spec, transpose_gating_einsum).items():
         stack = np.stack([flat[f"layer_{i}/{path}"] for i in range(spec.layers)])
         parts = np.unstack(stack, axis=1) if len(labels) > 1 else (stack,)
         for label, part in zip(labels, parts, strict=True):
-            params[label] = _enter(part, label, spec, order)
-    return params
+            plain[label] = enter(part, label, spec, order)
+    return {k: name_axes(k, jnp.asarray(value), spec) for k, value in plain.items()}
 
 
-def _layout(spec: Spec, transpose: bool) -> dict[str, _Tensor]:
-    """The tensors of every official layer, by their path inside it."""
+def table(spec: Spec, transpose: bool) -> dict[str, Tensor]:
+    """The tensors of every official layer, by their path inside it.
+
+    Raises:
+      UserError: the spec is not of a Gemma.
+    """
+    if is_llama(spec):
+        raise UserError(
+            f"{spec.name}, a Llama, in the official layout",
+            "a Gemma: the package `gemma` has no other models",
+            "export it as a Hugging Face directory",
+        )
     query, keys = ("attention/query",), ("attention/key", "attention/value")
     head = ("head_groups", "query_heads")
     attend = (*head, "embedding", "projection")
     if spec.query_heads == 1:
-        attention = {"attn/qkv_einsum/w": _Tensor(query + keys, attend)}
+        attention = {"attn/qkv_einsum/w": Tensor(query + keys, attend)}
     else:
         attention = {
-            "attn/q_einsum/w": _Tensor(query, attend),
-            "attn/kv_einsum/w": _Tensor(keys, attend),
+            "attn/q_einsum/w": Tensor(query, attend),
+            "attn/kv_einsum/w": Tensor(keys, attend),
         }
-    output = _Tensor(("attention/output",), (*head, "projection", "embedding"))
+    output = Tensor(("attention/output",), (*head, "projection", "embedding"))
     gating = ("neurons", "embedding") if transpose else ("embedding", "neurons")
     norms = {
-        path: _Tensor((label,), ("embedding", "projection"))
+        path: Tensor((label,), ("embedding", "projection"))
         for label, path in _NORMS.items()
         if label in shapes(spec)
     }
     return {
         **attention,
         "attn/attn_vec_einsum/w": output,
-        "mlp/gating_einsum": _Tensor(("mlp/gate", "mlp/up"), gating),
-        "mlp/linear": _Tensor(("mlp/down",), ("neurons", "embedding")),
+        "mlp/gating_einsum": Tensor(("mlp/gate", "mlp/up"), gating),
+        "mlp/linear": Tensor(("mlp/down",), ("neurons", "embedding")),
         **norms,
     }
 
@@ -139,15 +158,12 @@ def _axes(label: str, spec: Spec, order: tuple[str, ...] | None) -> dict[str, in
     return {axis: shape[axis] for axis in names if axis in shape}
 
 
-def _merged(axes: dict[str, int]) -> tuple[int, ...]:
-    """The sizes of `axes`, where the heads of all groups are one axis."""
-    sizes: list[int] = []
-    for axis, size in axes.items():
-        if axis == "query_heads":  # always behind head_groups
-            sizes[-1] *= size
-        else:
-            sizes.append(size)
-    return tuple(sizes)
+def _merged(axes: dict[str, int]) -> dict[str, int]:
+    """`axes`, where the heads of all groups are one axis."""
+    merged = dict(axes)
+    if "query_heads" in merged:  # always behind head_groups
+        merged["head_groups"] *= merged.pop("query_heads")
+    return merged
 
 
 def _leave(
@@ -156,46 +172,57 @@ def _leave(
     """One of our parameters as a plain array with its axes in an official order."""
     axes = _axes(label, spec, order)
     own = list(shapes(spec)[label])
-    plain = np.asarray(params[label].unwrap(*own))
-    plain = plain.transpose([own.index(axis) for axis in axes]).reshape(_merged(axes))
+    plain = fetch(params[label].unwrap(*own), exact=True)
+    plain = plain.transpose([own.index(axis) for axis in axes]).reshape(
+        tuple(_merged(axes).values())
+    )
     return plain - 1 if label.endswith("norm") else plain
 
 
-def _enter(
+def enter(
     value: Any, label: str, spec: Spec, order: tuple[str, ...] | None = None
-) -> pz.nx.NamedArray:
-    """The inverse of `_leave`."""
+) -> Any:
+    """The inverse of `_leave`, for an array of numpy's or of jax's, also in `jit`."""
     axes = _axes(label, spec, order)
     official = list(axes)
-    plain = np.asarray(value).reshape(list(axes.values()))
+    plain = value.reshape(tuple(axes.values()))
     plain = plain.transpose([official.index(axis) for axis in shapes(spec)[label]])
-    plain = plain + 1 if label.endswith("norm") else plain
-    return name_axes(label, jnp.asarray(plain), spec)
+    return plain + 1 if label.endswith("norm") else plain
 
 
-def _shapes(layout: dict[str, _Tensor], spec: Spec) -> dict[str, tuple[int, ...]]:
+def official_shapes(spec: Spec, transpose: bool) -> dict[str, tuple[int, ...]]:
     """The shape of every official tensor by its path."""
-    out = {path: _merged(_axes(label, spec, None)) for label, path in _TOP.items()}
-    for path, (labels, order) in layout.items():
-        _, *inside = _merged(_axes(labels[0], spec, order))
-        shape = (len(labels), *inside) if len(labels) > 1 else tuple(inside)
-        out |= {f"layer_{i}/{path}": shape for i in range(spec.layers)}
+    axes = official_axes(spec, transpose)
+    return {path: tuple(sizes.values()) for path, sizes in axes.items()}
+
+
+def official_axes(spec: Spec, transpose: bool) -> dict[str, dict[str, int]]:
+    """The axes of every official tensor, with their sizes, by its path.
+
+    Heads of all groups are one axis, called `head_groups`; our labels that are stacked
+    are along `labels`.
+    """
+    out = {path: _merged(_axes(label, spec, None)) for label, path in TOP.items()}
+    for path, (labels, order) in table(spec, transpose).items():
+        inside = _merged(_axes(labels[0], spec, order))
+        del inside["layer"]
+        if len(labels) > 1:
+            inside = {"labels": len(labels), **inside}
+        out |= {f"layer_{i}/{path}": inside for i in range(spec.layers)}
     return out
 
 
-def _check(
-    flat: dict[str, Any], wanted: dict[str, tuple[int, ...]], spec: Spec
-) -> None:
-    """Raises UserError unless exactly the wanted tensors are there."""
+def check(found: Mapping[str, tuple], wanted: Mapping[str, tuple], spec: Spec) -> None:
+    """Raises UserError unless exactly the wanted shapes were found."""
     what = f"the text parameters of {spec.name} as gemma.gm.nn names them"
     for path in wanted:
-        if path not in flat:
+        if path not in found:
             raise UserError(
                 f"official parameters without {path!r}",
                 what,
                 "check that they are this model's, with no 'params' around them",
             )
-    for path in flat:
+    for path in found:
         if path not in wanted:
             raise UserError(
                 f"official parameters with an unknown {path!r}",
@@ -203,25 +230,25 @@ def _check(
                 "check that they are this model's, and drop what is not text",
             )
     for path, shape in wanted.items():
-        if np.shape(flat[path]) != shape:
+        if found[path] != shape:
             raise UserError(
-                f"official tensor {path!r} of shape {np.shape(flat[path])}",
+                f"official tensor {path!r} of shape {found[path]}",
                 f"{shape} in {spec.name}",
                 "check the model's size and transpose_gating_einsum",
             )
 
 
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """(path, leaf) of a nested dict, names joined by slashes."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}/")
+            yield from leaves(value, f"{above}{name}/")
         else:
             yield f"{above}{name}", value
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_flat`."""
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `leaves`."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *folders, name = path.split("/")

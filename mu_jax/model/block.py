@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 from penzai import pz
 
-from mu_jax.model.layers import Rope, SharedPrefix, Tap
+from mu_jax.model.layers import InFloat32, Rope, SharedPrefix, Tap
 from mu_jax.model.specs import Spec
 
 MASKED = -2.3819763e38
@@ -46,8 +46,10 @@ def bind(
 def norm(name: str, axis: str, size: int, spec: Spec) -> pz.nn.Layer:
     """An RMS norm over one axis with a learned scale (not one plus the scale)."""
     with jax.ensure_compile_time_eval():  # its epsilon is an array, and is cached
-        return pz.nn.RMSLayerNorm.from_config(
-            name, None, across_axes={axis: size}, epsilon=spec.norm_epsilon
+        return InFloat32(
+            pz.nn.RMSLayerNorm.from_config(
+                name, None, across_axes={axis: size}, epsilon=spec.norm_epsilon
+            )
         )
 
 
@@ -108,19 +110,19 @@ def _attention(spec: Spec) -> pz.nn.Layer:
         {**query_of, **group, "query_heads": "h", "projection": "p"},
     )
     cap = spec.attention_softcap
-    weigh = [
-        match,
+    soften = [
         *([pz.nn.TanhSoftCap(cap)] if cap else []),
         pz.nn.ApplyExplicitAttentionMask("mask", MASKED),
         pz.nn.Softmax("kv_seq"),
     ]
+    weigh = [match, InFloat32(pz.nn.Sequential(soften))]
     output = [mix, Tap("head"), _output(spec)]
     return pz.nn.Attention(*map(pz.nn.Sequential, (query, key, value, weigh, output)))
 
 
 def _mlp(spec: Spec) -> list[pz.nn.Layer]:
     stream, hidden = {"embedding": spec.embedding}, {"neurons": spec.neurons}
-    activation = pz.nn.Elementwise(_ACTIVATIONS[spec.activation])
+    activation = InFloat32(pz.nn.Elementwise(_ACTIVATIONS[spec.activation]))
     gate = pz.nn.Sequential([_linear("mlp/gate", stream, hidden), activation])
     return [
         pz.nn.BranchAndMultiplyTogether([gate, _linear("mlp/up", stream, hidden)]),

@@ -1,4 +1,4 @@
-"""The three layers that Penzai does not have.
+"""The four layers that Penzai does not have.
 
 They read what differs from layer to layer (wavelength, patch, prefix) from side inputs,
 so that one block without any array of its own serves every layer of the stack.
@@ -51,6 +51,21 @@ def stretched(
     turns = how.context * frequency / (2 * jnp.pi)  # within the pretrained context
     kept = jnp.clip((turns - how.low) / (how.high - how.low), 0, 1)
     return frequency * (kept + (1 - kept) / how.factor)
+
+
+@pz.pytree_dataclass
+class InFloat32(pz.nn.Layer):
+    """Runs a layer in float32 at least, between parts that may be in bfloat16.
+
+    As the official models do: a mean of squares, or a sum of exponentials, of bfloat16
+    numbers is off by per cents.
+    """
+
+    inner: pz.nn.Layer
+
+    def __call__(self, x, **side_inputs):
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return self.inner(wide, **side_inputs).astype(x.dtype)
 
 
 @pz.pytree_dataclass

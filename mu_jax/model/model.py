@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -30,12 +31,16 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A pretrained decoder. Never changed in place: `update` returns another one."""
+    """A pretrained decoder. Never changed in place: `update` returns another one.
+
+    `origin` is the directory of the checkpoint that it was read from, if it was one.
+    """
 
     name: str
     network: Network
     params: Params
     tokenizer: Tokenizer
+    origin: Path | None = None
 
     @property
     def spec(self) -> Spec:

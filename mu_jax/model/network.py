@@ -183,18 +183,16 @@ class Network:
     def logits(
         self, params: Params, stream: Float[Array, "*where embedding"]
     ) -> Float[Array, "*where vocabulary"]:
-        """The unembedding, of as few positions as the caller gathered.
+        """The unembedding, of as few positions as the caller gathered; float32.
 
         `stream` is final-normed, as `stream` and `resume` return it.
         """
-        axes = [str(i) for i in range(stream.ndim - 1)]
-        x = pz.nx.wrap(stream).tag(*axes, "embedding")
-        y = pz.nn.EmbeddingDecode(_table(params, _unembedder(params)))(x)
-        if self.spec.final_softcap:
-            y = pz.nn.TanhSoftCap(self.spec.final_softcap)(y)
-        if self.layout:
-            y = self.layout.constrain(y, LOGITS)
-        return y.unwrap(*axes, "vocabulary")
+        logits = self._capped("...e,ve->...v", stream, _unembedding(params))
+        if self.layout is None:
+            return logits
+        axes = [str(i) for i in range(stream.ndim - 1)] + ["vocabulary"]
+        named = pz.nx.wrap(logits).tag(*axes)
+        return self.layout.constrain(named, LOGITS).unwrap(*axes)
 
     def logits_of(
         self,
@@ -203,10 +201,15 @@ class Network:
         tokens: Int[Tensor, "batch option"],
     ) -> Float[Array, "*cell batch option"]:
         """The logits of a few tokens of each row; the rest are not computed."""
-        table = params[_unembedder(params)].unwrap("vocabulary", "embedding")
-        chosen = jnp.einsum("...be,boe->...bo", stream, table[tokens])
+        chosen = _unembedding(params)[tokens]
+        return self._capped("...be,boe->...bo", stream, chosen)
+
+    def _capped(self, subscripts: str, stream: Array, table: Array) -> Array:
+        """Logits, summed up in float32 and not rounded: their differences are small."""
+        wide = jnp.promote_types(stream.dtype, jnp.float32)
+        found = jnp.einsum(subscripts, stream, table, preferred_element_type=wide)
         cap = self.spec.final_softcap
-        return jnp.tanh(chosen / cap) * cap if cap else chosen
+        return jnp.tanh(found / cap) * cap if cap else found
 
     def embeddings(
         self, params: Params, tokens: Int[Tensor, "batch seq"]
@@ -221,8 +224,7 @@ class Network:
         return bind(final, params)(x).astype(params["embedder"].dtype)
 
     def _embed(self, params: Params, tokens, *axes: str) -> pz.nx.NamedArray:
-        table = _table(params, "embedder")
-        x = pz.nn.EmbeddingLookup(table)(pz.nx.wrap(tokens).tag(*axes))
+        x = pz.nn.EmbeddingLookup(_table(params))(pz.nx.wrap(tokens).tag(*axes))
         if self.layout:
             x = self.layout.constrain(x)
         if not self.spec.scaled_embeddings:
@@ -278,13 +280,14 @@ class Network:
         return self.spec.head_groups, self.spec.query_heads
 
 
-def _unembedder(params: Params) -> str:
-    """The label of the table that turns the stream into logits."""
-    return "unembedder" if "unembedder" in params else "embedder"
+def _unembedding(params: Params) -> Float[Array, "vocabulary embedding"]:
+    """The table that turns the stream into logits; where tied, the embedding table."""
+    table = params.get("unembedder", params["embedder"])
+    return table.unwrap("vocabulary", "embedding")
 
 
-def _table(params: Params, label: str) -> pz.nn.EmbeddingTable:
-    value = pz.ParameterValue(value=params[label], label=label, metadata={})
+def _table(params: Params) -> pz.nn.EmbeddingTable:
+    value = pz.ParameterValue(value=params["embedder"], label="embedder", metadata={})
     return pz.nn.EmbeddingTable(value, "vocabulary")
 
 

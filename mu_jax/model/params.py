@@ -16,11 +16,12 @@ and, stacked over `layer`:
     post_attention_norm, post_mlp_norm  [embedding]         (Gemma 2 and 3)
 
 Norm scales multiply as they are: a checkpoint that stores w for (1 + w) is converted
-when it is read.
+when it is read. They stay float32 in a bfloat16 model too, where 1 + w would lose w.
 """
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +75,12 @@ def is_stacked(array: Named) -> bool:
     return "layer" in array.named_shape
 
 
+def dtype_of(label: str, dtype: Any) -> np.dtype:
+    """In what a parameter is kept by a model whose matrices are `dtype`."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return np.dtype(wide if label.endswith("norm") else dtype)
+
+
 def name_axes(label: str, value, spec: Spec) -> pz.nx.NamedArray:
     """Wraps a plain array in storage order as the parameter `label`."""
     return pz.nx.wrap(value).tag(*shapes(spec)[label])
@@ -111,7 +118,9 @@ def random(spec: Spec, seed: int, dtype=jnp.float32) -> Params:
             ]
             writes = label in ("attention/output", "mlp/down")
             value = draw * (math.prod(inside) if writes else spec.embedding) ** -0.5
-        params[label] = name_axes(label, jnp.asarray(value, dtype), spec)
+        params[label] = name_axes(
+            label, jnp.asarray(value, dtype_of(label, dtype)), spec
+        )
     return params
 
 

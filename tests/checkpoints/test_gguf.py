@@ -1,43 +1,140 @@
-"""GGUF files that are not what they should be."""
+"""GGUF files: read back as they were written, or refused by name."""
+
+import dataclasses
+import itertools
+from pathlib import Path
 
 import gguf as library
+import made_checkpoints as made
 import numpy as np
 import pytest
 
 from mu_jax.checkpoints import gguf
+from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
-
-KEYS = {
-    "block_count": 1,
-    "attention.head_count": 2,
-    "attention.head_count_kv": 1,
-    "embedding_length": 4,
-    "feed_forward_length": 8,
-    "attention.key_length": 4,
-    "context_length": 32,
-    "attention.sliding_window": 8,
-}
+from mu_jax.model.params import shapes
+from mu_jax.testing import tiny_model
 
 
-def write(
-    path, architecture: str, keys=None, tokens=("<pad>", "<eos>", "<bos>", "<unk>")
-):
-    writer = library.GGUFWriter(path, architecture)
-    for key, value in (KEYS if keys is None else keys).items():
-        writer.add_uint32(f"{architecture}.{key}", value)
-    if tokens:
-        writer.add_token_list(list(tokens))
-        writer.add_token_scores([0.0] * len(tokens))
-        writer.add_token_types([3] * len(tokens))
-        for name, i in (("pad", 0), ("eos", 1), ("bos", 2)):
-            getattr(writer, f"add_{name}_token_id")(i)
-        writer.add_unk_token_id(3)
-    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+@pytest.fixture(scope="module", params=made.SPECS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def written(kind, tmp_path_factory):
+    """A model and a float32 file of it."""
+    model = made.model(kind)
+    path = tmp_path_factory.mktemp(kind) / "model.gguf"
+    return model, made.gguf_file(path, model)
+
+
+def test_a_file_is_read_back_exactly(written):
+    model, path = written
+    source = gguf.open_file(path)
+    found = dataclasses.replace(source.spec, name=model.spec.name)
+    # Norms' epsilon and RoPE are stored as float32.
+    assert found == model.spec
+    wanted = made.plain(model.params)
+    for label, value in made.plain(place(source)).items():
+        assert value.tobytes() == wanted[label].tobytes(), label
+
+
+def test_a_part_is_cut_from_the_whole(written):
+    """Also inside a head, whose halves are interleaved in Llama."""
+    _, path = written
+    source = gguf.open_file(path)
+    for label, shape in shapes(source.spec).items():
+        layer = 1 if "layer" in shape else None
+        axes = [n for axis, n in shape.items() if axis != "layer"]
+        whole = source.part(label, layer, (slice(None),) * len(axes))
+        halves = [(slice(0, n // 2 or 1), slice(n // 2, n)) for n in axes]
+        for index in itertools.product(*halves):
+            np.testing.assert_array_equal(
+                source.part(label, layer, index), whole[index], err_msg=label
+            )
+
+
+BLOCKS = tiny_model(dataclasses.replace(made.SPECS["gemma2"], neurons=64))
+"""Its rows are whole blocks of 32."""
+
+
+@pytest.mark.parametrize("quantised", ["F16", "BF16", "Q8_0", "Q4_0"])
+def test_a_quantised_file_is_dequantised(tmp_path, quantised):
+    kind = library.GGMLQuantizationType[quantised]
+    source = gguf.open_file(made.gguf_file(tmp_path / "m.gguf", BLOCKS, kind))
+    wanted = made.plain(BLOCKS.params)
+    largest = {"F16": 1e-3, "BF16": 1e-2, "Q8_0": 1e-2, "Q4_0": 0.2}[quantised]
+    for label, value in made.plain(place(source)).items():
+        scale = np.abs(wanted[label]).max()
+        assert np.abs(value - wanted[label]).max() <= largest * scale, label
+
+
+def test_rows_are_dequantised_only_when_asked_for(tmp_path, monkeypatch):
+    kind = library.GGMLQuantizationType.Q8_0
+    source = gguf.open_file(made.gguf_file(tmp_path / "m.gguf", BLOCKS, kind))
+    rows = []
+    whole = library.dequantize
+
+    def counted(data, kind):
+        rows.append(len(data))
+        return whole(data, kind)
+
+    monkeypatch.setattr(library, "dequantize", counted)
+    source.part("embedder", None, (slice(10, 13), slice(None)))
+    source.part("mlp/up", 1, (slice(None), slice(4, 9)))
+    assert rows == [3, 5]
+
+
+def test_the_table_of_published_models_is_recognised():
+    from mu_jax.checkpoints import gguf_spec
+    from mu_jax.model.specs import SPECS
+
+    def fields(kind, **values):
+        words = {"tokenizer.ggml.tokens": ["x"] * values.pop("words")}
+        values = {f"{kind}.{k.replace('__', '.')}": v for k, v in values.items()}
+        return {"general.architecture": kind, **words, **values}
+
+    llama = fields(
+        "llama",
+        words=128_256,
+        block_count=32,
+        embedding_length=4096,
+        feed_forward_length=14336,
+        attention__head_count=32,
+        attention__head_count_kv=8,
+        context_length=8192,
+        rope__freq_base=500_000.0,
+        rope__dimension_count=128,
+        attention__layer_norm_rms_epsilon=float(np.float32(1e-5)),
+    )
+    assert gguf_spec.spec(Path("x"), llama, tied=False) == SPECS["llama3-8b"]
+    longer = gguf_spec.spec(
+        Path("x"),
+        llama,
+        tied=False,
+        rope_factors=made.rope_factors(SPECS["llama3.1-8b"]),
+    )
+    assert longer == SPECS["llama3.1-8b"]
+    gemma = fields(
+        "gemma2",
+        words=256_128,
+        block_count=46,
+        embedding_length=4608,
+        feed_forward_length=36864,
+        attention__head_count=32,
+        attention__head_count_kv=16,
+        attention__key_length=128,
+        attention__sliding_window=4096,
+        context_length=8192,
+    )
+    assert gguf_spec.spec(Path("x"), gemma, tied=True) == SPECS["gemma2-27b"]
+
+
+# Refusals
+
+GEMMA3 = made.model("gemma3")
+LLAMA = made.model("llama3")
 
 
 @pytest.mark.parametrize(
@@ -58,46 +155,96 @@ def test_garbage_is_refused(tmp_path, data):
     path = tmp_path / "model.gguf"
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"model\.gguf cannot be read as GGUF"):
-        gguf.read(path)
+        gguf.open_file(path)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
-    whole = write(tmp_path / "whole.gguf", "gemma3").read_bytes()
+    whole = made.gguf_file(tmp_path / "whole.gguf", LLAMA).read_bytes()
     path = tmp_path / "short.gguf"
-    for size in range(0, len(whole) - 64, 7):
+    for size in (*range(0, 600, 61), *range(600, len(whole) - 64, len(whole) // 40)):
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match=r"short\.gguf"):
-            gguf.read(path)
+            gguf.open_file(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*nope\.gguf"):
+        gguf.open_file(tmp_path / "nope.gguf")
 
 
 def test_another_architecture_is_refused(tmp_path):
-    path = write(tmp_path / "llama.gguf", "llama")
-    with pytest.raises(UserError, match=r"a 'llama' model; expected .*gemma3"):
-        gguf.read(path)
+    writer = library.GGUFWriter(tmp_path / "m.gguf", "qwen2")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(UserError, match=r"a 'qwen2' model; expected .*gemma3, llama"):
+        gguf.open_file(tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize("key", KEYS)
+SIZES = (
+    "block_count",
+    "attention.head_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.key_length",
+    "context_length",
+    "attention.sliding_window",
+)
+
+
+@pytest.mark.parametrize("key", SIZES)
 def test_a_missing_key_is_named(tmp_path, key):
-    keys = {k: v for k, v in KEYS.items() if k != key}
-    path = write(tmp_path / "m.gguf", "gemma3", keys)
-    with pytest.raises(UserError, match=rf"lacks the key gemma3\.{key}"):
-        gguf.read(path)
+    path = made.gguf_file(tmp_path / "m.gguf", GEMMA3, omit=(key,))
+    with pytest.raises(UserError, match=rf"lacks gemma3\.{key}"):
+        gguf.open_file(path)
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("value", [0, 4_000_000_000])
+@pytest.mark.parametrize("key", SIZES)
+@pytest.mark.parametrize("value", [0, 4_000_000_000, 2.5])
 def test_absurd_sizes_are_refused(tmp_path, key, value):
-    path = write(tmp_path / "m.gguf", "gemma3", {**KEYS, key: value})
+    path = made.gguf_file(tmp_path / "m.gguf", GEMMA3, **{key: value})
+    with pytest.raises(UserError, match=rf"gemma3\.{key} is {value}"):
+        gguf.open_file(path)
+
+
+@pytest.mark.parametrize("missing", ["tokens", "bos", "pad"])
+def test_an_incomplete_vocabulary_is_refused(tmp_path, missing):
+    path = made.gguf_file(tmp_path / "m.gguf", GEMMA3, omit=(missing,))
     with pytest.raises(UserError):
-        gguf.read(path)
+        gguf.open_file(path)
 
 
-def test_a_missing_vocabulary_is_refused(tmp_path):
-    with pytest.raises(UserError, match="vocabulary"):
-        gguf.read(write(tmp_path / "m.gguf", "gemma3", tokens=()))
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("bos", "names no bos token"), ("pre", "rule 'None'"), ("merges", "no merges")],
+)
+def test_incomplete_byte_pairs_are_refused(tmp_path, missing, message):
+    path = made.gguf_file(tmp_path / "m.gguf", LLAMA, omit=(missing,))
+    with pytest.raises(UserError, match=message):
+        gguf.open_file(path)
 
 
-def test_a_missing_tensor_is_named(tmp_path):
-    path = write(tmp_path / "m.gguf", "gemma3")
-    with pytest.raises(UserError, match=r"no tensor \S+\.weight"):
-        gguf.read(path)
+@pytest.mark.parametrize(
+    "name", ["token_embd.weight", "output_norm.weight", "blk.3.attn_q.weight"]
+)
+def test_a_missing_tensor_is_named(tmp_path, name):
+    path = made.gguf_file(tmp_path / "m.gguf", LLAMA, omit=(name,))
+    with pytest.raises(UserError, match=rf"no tensor {name}"):
+        gguf.open_file(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "extra", "message"),
+    [
+        (LLAMA, {"blk.4.attn_q.weight": (32, 32)}, r"has the tensor 'blk\.4\."),
+        (LLAMA, {"blk.0.attn_q.bias": (32,)}, r"has the tensor 'blk\.0\.attn_q\.bias'"),
+        (LLAMA, {"blk.0.attn_q.weight": (32, 64)}, r"attn_q\.weight has shape"),
+        (LLAMA, {"rope_freqs.weight": (4,)}, r"rope_freqs\.weight is not a stretch"),
+        (GEMMA3, {"output.weight": (512, 32)}, r"has the tensor output\.weight"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(tmp_path, model, extra, message):
+    tensors = {name: np.full(shape, 3, np.float32) for name, shape in extra.items()}
+    path = made.gguf_file(tmp_path / "m.gguf", model, extra=tensors)
+    with pytest.raises(UserError, match=message):
+        gguf.open_file(path)

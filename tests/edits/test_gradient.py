@@ -12,6 +12,7 @@ import pytest
 from mu_jax import selectors
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.losses import next_token, retain
+from mu_jax.errors import UserError
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
 from mu_jax.facts.tokens import prompts, shared_prefix
@@ -206,6 +207,70 @@ def test_the_same_seed_gives_the_same_bits(tiny, data, selection, edit):
     assert bits(again.params) == bits(edit.params)
     losses = lambda made: [{**r, "seconds": 0} for r in made.history]
     assert losses(again) == losses(edit)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_step_in_parts_is_the_step(tiny, data, selection, remat):
+    """Gradient and losses, on the same rows; micro-batches add up exactly."""
+    parts = dataclasses.replace(EDIT, accumulate=2, remat=remat)
+    prefix = shared_prefix(*data[:2])
+    taken = tiny.selected(selection)
+    got = {}
+    for how in (EDIT, parts):
+        gradient = jax.jit(how.gradient, static_argnums=(1, 2, 3))
+        batch = how.batch(2, *data)
+        got[how] = gradient(taken, tiny.network, selection, prefix, tiny.params, batch)
+    (whole, losses), (summed, again) = got[EDIT], got[parts]
+    for key in losses:
+        np.testing.assert_allclose(again[key], losses[key], rtol=1e-5)
+    for label in whole:
+        a, b = plain(whole[label]), plain(summed[label])
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())
+
+
+def test_parts_hold_the_rows_of_the_step_each_once(data):
+    parts = dataclasses.replace(EDIT, accumulate=2)
+    one, several = EDIT.batch(1, *data), parts.batch(1, *data)
+    flat = np.asarray(several.prompts.tokens).reshape(-1, one.prompts.tokens.shape[1])
+    assert sorted(map(bytes, flat)) == sorted(map(bytes, one.prompts.tokens))
+    n = EDIT.forget_batch
+    foils = np.asarray(several.prompts.foil)[:, : n // 2]
+    assert sorted(foils.ravel()) == sorted(one.prompts.foil[:n])
+    assert several.text.shape == (2, EDIT.text_batch // 2, data[2].shape[1])
+
+
+def test_parts_have_to_divide_the_rows():
+    with pytest.raises(UserError, match=r"edit.accumulate = 4 with edit.forget_batch"):
+        dataclasses.replace(EDIT, accumulate=4)
+
+
+class Memory:
+    """Snapshots in memory, every step; `stop` raises like a kill after that step."""
+
+    def __init__(self, stop=None):
+        self.kept, self.stop = None, stop
+
+    def restore(self, like):
+        if self.kept is None:
+            return None
+        leaves, history = self.kept
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), list(history)
+
+    def save(self, state, history):
+        self.kept = [np.array(leaf) for leaf in jax.tree.leaves(state)], list(history)
+        if len(history) == self.stop:
+            raise KeyboardInterrupt
+
+
+def test_an_edit_taken_up_ends_with_the_same_bits(tiny, data, selection, edit):
+    memory = Memory(stop=4)
+    with pytest.raises(KeyboardInterrupt):
+        EDIT(tiny, selection, *data, snapshots=memory)
+    memory.stop = None
+    resumed = EDIT(tiny, selection, *data, snapshots=memory)
+    assert bits(resumed.params) == bits(edit.params)
+    losses = lambda made: [{**r, "seconds": 0} for r in made.history]
+    assert losses(resumed) == losses(edit)
 
 
 def test_steps_draw_batches_without_regard_to_each_other(data):

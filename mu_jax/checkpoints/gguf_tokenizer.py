@@ -1,0 +1,175 @@
+"""The vocabulary that a GGUF file carries, as the tokenizer files of other formats.
+
+`tokenizer.ggml.model` is `llama` for SentencePiece (Gemma) and `gpt2` for byte-level
+pairs (Llama 3), whose way to cut text before merging goes by the name in
+`tokenizer.ggml.pre`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mu_jax.errors import UserError
+from mu_jax.model.tokenizer import JSON, PROTO, SETTINGS
+
+_CONTROL, _USER_DEFINED = 3, 4
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PRE = {
+    "gpt-2": "gpt-2",
+    "smollm": "smollm",
+    "llama-bpe": "llama3",
+    "llama3": "llama3",
+    "llama-v3": "llama3",
+}
+"""Names of the cutting that are known; others are refused, as guessing gives other ids
+than the model was trained on."""
+
+
+def files(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """Name to content, as `tokenizer.from_files` takes them.
+
+    Raises:
+      UserError: an incomplete vocabulary, or one of another kind.
+    """
+    kind = fields.get("tokenizer.ggml.model", "llama")
+    if kind == "gpt2":
+        return _byte_pairs(path, fields)
+    if kind == "llama" and fields.get("general.architecture") != "llama":
+        return {PROTO: _sentencepiece(path, fields)}
+    raise UserError(
+        f"{path} has a vocabulary of the kind {str(kind)[:60]!r}",
+        "llama (SentencePiece) in a Gemma or gpt2 (byte pairs) in a Llama 3",
+        "take another model",
+    )
+
+
+def _columns(path: Path, fields: Mapping[str, Any], *keys: str) -> list[list]:
+    """Lists of one entry a token."""
+    columns = [fields.get(f"tokenizer.ggml.{key}") or [] for key in keys]
+    lists = all(isinstance(column, list) for column in columns)
+    if not lists or not columns[0] or len({len(c) for c in columns}) != 1:
+        raise UserError(
+            f"{path} lacks a whole vocabulary",
+            f"{', '.join(keys)} of equal number",
+            "take another conversion of the model",
+        )
+    return columns
+
+
+def _special(path: Path, fields: Mapping[str, Any], name: str, size: int) -> int:
+    """The id of a special token that has to be there."""
+    key = {"unk": "unknown", "pad": "padding"}.get(name, name)
+    index = fields.get(f"tokenizer.ggml.{key}_token_id", -1)
+    if type(index) is not int or not 0 <= index < size:
+        raise UserError(
+            f"{path} names no {name} token",
+            f"the key tokenizer.ggml.{key}_token_id, inside the vocabulary",
+            "take another conversion of the model",
+        )
+    return index
+
+
+def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> bytes:
+    """A SentencePiece model with the vocabulary that the file carries."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    tokens, *rest = _columns(path, fields, "tokens", "scores", "token_type")
+    model = proto.ModelProto()
+    for piece, score, kind in zip(tokens, *rest, strict=True):
+        if kind == _USER_DEFINED:  # matched after spaces are escaped: runs of them
+            piece = piece.replace(" ", "\N{LOWER ONE EIGHTH BLOCK}")
+        model.pieces.add(piece=piece, score=float(score), type=int(kind))
+    trainer = model.trainer_spec
+    trainer.model_type = proto.TrainerSpec.BPE
+    trainer.vocab_size = len(tokens)
+    trainer.byte_fallback = True
+    for name in ("bos", "eos", "unk", "pad"):
+        index = _special(path, fields, name, len(tokens))
+        setattr(trainer, f"{name}_id", index)
+        setattr(trainer, f"{name}_piece", tokens[index])
+        if name == "unk":  # converters call it a control token; SentencePiece insists
+            model.pieces[index].type = proto.ModelProto.SentencePiece.UNKNOWN
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.add_dummy_prefix = False
+    model.normalizer_spec.remove_extra_whitespaces = False
+    model.normalizer_spec.escape_whitespaces = True
+    return model.SerializeToString()
+
+
+def _byte_pairs(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """A `tokenizer.json` and its settings; BOS is added where the model's own did."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+
+    tokens, kinds = _columns(path, fields, "tokens", "token_type")
+    merges = fields.get("tokenizer.ggml.merges")
+    given = fields.get("tokenizer.ggml.pre")
+    cut = _PRE.get(given) if isinstance(given, str) else None
+    if cut is None:
+        raise UserError(
+            f"{path} cuts text by the rule {str(given)[:60]!r}",
+            f"tokenizer.ggml.pre to be one of {', '.join(_PRE)}",
+            "take another conversion of the model",
+        )
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    pairs = [tuple(m.split(" ")) for m in merges] if isinstance(merges, list) else []
+    try:
+        if len(vocabulary) != len(tokens) or not pairs:
+            raise ValueError("a token twice, or no merges")
+        model = models.BPE(vocabulary, pairs, ignore_merges=cut == "llama3")
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(
+            f"{path} has a vocabulary that does not fit together ({error})",
+            "tokens and merges of byte pairs",
+            "take another conversion of the model",
+        ) from None
+    made = Tokenizer(model)
+    made.pre_tokenizer = _cutting(cut)
+    made.decoder = decoders.ByteLevel()
+    for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
+        chosen = [t for t, k in zip(tokens, kinds, strict=True) if k == kind]
+        added = [AddedToken(t, special=special, normalized=False) for t in chosen]
+        (made.add_special_tokens if special else made.add_tokens)(added)
+    bos = _special(path, fields, "bos", len(tokens))
+    begins = bool(fields.get("tokenizer.ggml.add_bos_token", cut == "llama3"))
+    if begins:
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
+        )
+    settings = _settings(fields, tokens) | {"add_bos_token": begins}
+    return {JSON: made.to_str().encode(), SETTINGS: json.dumps(settings).encode()}
+
+
+def _cutting(name: str):
+    """What cuts text into words before bytes are merged."""
+    from tokenizers import Regex, pre_tokenizers
+
+    if name == "llama3":
+        words = pre_tokenizers.Split(Regex(_LLAMA3), "isolated")
+        letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([words, letters])
+    plain = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if name == "gpt-2":
+        return plain
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return pre_tokenizers.Sequence([digits, plain])
+
+
+def _settings(fields: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
+    """The `tokenizer_config.json`: special tokens by their text."""
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    for name, key in names.items():
+        index = fields.get(f"tokenizer.ggml.{key}_token_id")
+        if type(index) is int and 0 <= index < len(tokens):
+            settings[f"{name}_token"] = tokens[index]
+    template = fields.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        settings["chat_template"] = template
+    return settings

@@ -1,0 +1,110 @@
+"""The files of a Hugging Face directory: opened lazily, and none outside of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from safetensors import SafetensorError, safe_open
+
+from mu_jax.errors import UserError
+from mu_jax.model.tokenizer import parsed
+
+CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+_LARGEST_TEXT = 256 << 20
+_SAMPLES = 1024
+
+
+def weights(path: Path) -> dict[str, Any]:
+    """The open safetensors files of a directory, by name."""
+    names = [_SINGLE]
+    if (path / _INDEX).is_file():
+        index = parsed(f"{path / _INDEX}", content(path / _INDEX))
+        listed = index.get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise UserError(f"{path / _INDEX} has no weight_map", "names of files")
+        names = sorted({_inside(path, name) for name in listed.values()})
+    elif not (path / _SINGLE).is_file():
+        raise _without_weights(path)
+    return {name: _open(path / name) for name in names}
+
+
+def _inside(path: Path, name: Any) -> str:
+    """A file name of an index, if it is one of the folder's own."""
+    plain = isinstance(name, str) and name not in (".", "..")
+    if not plain or Path(name).name != name or "\\" in name:
+        raise UserError(
+            f"{path / _INDEX} names the file {str(name)[:80]!r}",
+            "files in the same folder",
+            "fetch the checkpoint from where you trust it",
+        )
+    if not name.endswith(".safetensors"):
+        raise UserError(
+            f"{path / _INDEX} names the file {name[:80]!r}",
+            "safetensors: pickled weights can run code and are not read",
+            "convert the checkpoint to safetensors",
+        )
+    return name
+
+
+def _without_weights(path: Path) -> UserError:
+    pickled = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
+    got = f"the weights {pickled[0]}" if pickled else f"no {_SINGLE} or {_INDEX}"
+    why = ": pickled ones can run code and are not read" if pickled else ""
+    return UserError(
+        f"{path} has {got}",
+        f"weights as safetensors{why}",
+        "convert the checkpoint to safetensors" if pickled else "fetch it again",
+    )
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, "numpy")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing", "all files of the checkpoint", "fetch it again"
+        ) from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})",
+            "a whole safetensors file",
+            "it may be truncated: fetch it again",
+        ) from None
+
+
+def content(path: Path) -> bytes:
+    """A small file, whole."""
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_TEXT:
+            raise UserError(f"{path} has {size} bytes", f"at most {_LARGEST_TEXT}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror})",
+            "the files of a Hugging Face checkpoint",
+            "fetch it again",
+        ) from None
+
+
+def digest(path: Path, files: Mapping[str, Any]) -> str:
+    """A fingerprint: the config, the headers, and samples spread evenly over the data.
+
+    Hashing all of it would have every host read the whole model.
+    """
+    state = xxhash.xxh3_128(content(path / CONFIG))
+    for name in sorted(files):
+        with (path / name).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(8)
+            head += file.read(min(int.from_bytes(head, "little"), size))
+            state.update(f"{name} {size}".encode() + head)
+            for i in range(_SAMPLES):
+                file.seek(len(head) + (size - len(head)) * i // _SAMPLES)
+                state.update(file.read(64))
+    return state.hexdigest()

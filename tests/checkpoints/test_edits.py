@@ -1,0 +1,89 @@
+"""An edit on disk."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mu_jax.checkpoints import edits
+from mu_jax.errors import UserError
+from mu_jax.selectors import Layers
+from mu_jax.testing import tiny_spec
+
+
+@pytest.fixture(scope="module")
+def selection(tiny):
+    return Layers(mlp=(1, 5), attn=(3,))(None, tiny.sizes)
+
+
+@pytest.fixture
+def saved(tmp_path, tiny, selection):
+    params = tiny.selected(selection)
+    edits.save(tmp_path / "params", params)
+    return tmp_path / "params", params
+
+
+def plain(array) -> np.ndarray:
+    return np.asarray(array.unwrap(*array.named_shape))
+
+
+def test_an_edit_is_restored_bit_for_bit(saved, tiny, selection):
+    path, params = saved
+    found = edits.restore(path, selection, tiny.spec)
+    assert found.keys() == params.keys()
+    for label, array in params.items():
+        assert found[label].named_shape == array.named_shape
+        assert plain(found[label]).tobytes() == plain(array).tobytes()
+
+
+def test_saving_again_replaces_the_edit(saved, tiny):
+    path, _ = saved
+    other = Layers(mlp=(0,))(None, tiny.sizes)
+    edits.save(path, tiny.selected(other))
+    assert edits.restore(path, other, tiny.spec).keys() == dict(other.tensors).keys()
+    assert [p.name for p in path.parent.iterdir()] == ["params"]
+
+
+@pytest.mark.parametrize(
+    "chosen", [Layers(mlp=(1,)), Layers(mlp=(1, 5)), Layers(mlp=(1, 5), attn=(2, 3))]
+)
+def test_another_selection_is_refused(saved, tiny, chosen):
+    with pytest.raises(UserError, match=r"params holds .*edit again"):
+        edits.restore(saved[0], chosen(None, tiny.sizes), tiny.spec)
+
+
+def test_another_model_is_refused(saved, selection):
+    spec = dataclasses.replace(tiny_spec(), neurons=64)
+    with pytest.raises(UserError, match=r"params holds .*edit again"):
+        edits.restore(saved[0], selection, spec)
+
+
+def test_a_tensor_that_the_model_does_not_have_is_refused(saved, tiny, selection):
+    strange = dataclasses.replace(selection, tensors=(("mlp/router", (0,)),))
+    with pytest.raises(UserError, match="'mlp/router'"):
+        edits.restore(saved[0], strange, tiny.spec)
+
+
+def test_no_checkpoint_is_refused(tmp_path, tiny, selection):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("hello")
+    for name in ("nowhere", "empty", "file"):
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
+            edits.restore(tmp_path / name, selection, tiny.spec)
+
+
+def files(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "remove"])
+def test_a_damaged_checkpoint_is_refused(saved, tiny, selection, damage):
+    path, _ = saved
+    for file in files(path):
+        data = file.read_bytes()
+        if damage == "remove":
+            file.unlink()
+        else:
+            file.write_bytes(data[: len(data) // 2] if damage == "truncate" else b"")
+    with pytest.raises(UserError, match="cannot be read"):
+        edits.restore(path, selection, tiny.spec)

@@ -1,0 +1,200 @@
+"""`mu export` and `mu delta`, on a run of the tiny model whose edits are made up."""
+
+import dataclasses
+import io
+import json
+import runpy
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mu_jax import deltas
+from mu_jax.__main__ import main
+from mu_jax.checkpoints import delta, delta_file, edits, huggingface_dir, official_dir
+from mu_jax.checkpoints.huggingface import tensors
+from mu_jax.config import encode
+from mu_jax.console import Console
+from mu_jax.errors import UserError
+from mu_jax.export import export, write
+from mu_jax.model.params import name_axes
+from mu_jax.run import Run
+from mu_jax.run_dir import RunDir
+from mu_jax.selectors import Layers
+from mu_jax.testing import tiny_llama, tiny_model
+from mu_jax.types import Edit
+
+CHOSEN = {"flu": Layers(mlp=(1, 2)), "attribution": Layers(mlp=(2,), attn=(4,))}
+
+
+@pytest.fixture
+def run(tmp_path, tiny):
+    """A run with two edits, as far as an export looks at one."""
+    config = runpy.run_path("configs/tiny.py")["get_config"]()
+    made = Run(config, RunDir(tmp_path / "run"), Console(io.StringIO()))
+    made.__dict__["model"] = tiny
+    for seed, (name, chosen) in enumerate(CHOSEN.items()):
+        selection = dataclasses.replace(chosen(None, tiny.sizes), name=name)
+        made.dir.write_selection(selection)
+        rng, params = np.random.default_rng(seed), {}
+        for label, array in tiny.selected(selection).items():
+            plain = np.asarray(array.unwrap(*array.named_shape))
+            moved = plain + 0.02 * rng.standard_normal(plain.shape, np.float32)
+            params[label] = name_axes(label, moved, tiny.spec)
+        edits.save(made.dir.edit(name) / "params", params)
+        made.dir.stamp({f"edits/{name}": made.fingerprint(f"edits/{name}")})
+    made.dir.write_json("config.json", {"config": encode(config)})
+    return made
+
+
+def edited(run, name):
+    selection = run.dir.read_selection(name)
+    params = edits.restore(run.dir.edit(name) / "params", selection, run.model.spec)
+    return run.model.update(Edit(selection, params, []))
+
+
+def same(params, model):
+    for label, array in model.params.items():
+        names = tuple(array.named_shape)
+        ours, theirs = (np.asarray(p.unwrap(*names)) for p in (array, params[label]))
+        slack = 1e-6 if label.endswith("norm") else 0
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=slack, err_msg=label)
+
+
+def test_each_target_holds_the_edited_model(run, tmp_path, tiny):
+    for to in ("hf", "gemma", "delta"):
+        export(run, to, tmp_path / to)
+        note = json.loads((tmp_path / to / "mu_export.json").read_text())
+        assert (note["edit"], note["to"], note["base"]) == ("flu", to, "tiny")
+        assert note["provenance"]["config"] and note["tensors"] == "mlp 1-2"
+    wanted = edited(run, "flu")
+    stored = load_file(tmp_path / "hf" / "model.safetensors")
+    for name, value in tensors(tiny.spec, wanted.params):
+        np.testing.assert_array_equal(stored[name], value, err_msg=name)
+    _, params = official_dir.load(tmp_path / "gemma", spec=tiny.spec)
+    same(params, wanted)
+    change = delta_file.read(tmp_path / "delta" / "delta.safetensors")
+    same(delta.apply(tiny, change).params, wanted)
+    assert change.provenance == run.provenance
+
+
+def test_the_edit_is_named_or_the_first(run, tmp_path):
+    export(run, "delta", tmp_path / "out", "attribution")
+    change = delta_file.read(tmp_path / "out" / "delta.safetensors")
+    assert change.selection.tensors == run.dir.read_selection("attribution").tensors
+    with pytest.raises(
+        UserError, match="no edit called 'fly'; expected one of flu, att"
+    ):
+        export(run, "delta", tmp_path / "out", "fly")
+    run.dir.stamp({"edits/flu": "older"})
+    with pytest.raises(
+        UserError, match=r"edits/flu in .* other settings.*run: mu edit"
+    ):
+        export(run, "hf", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_hugging_face_base_is_copied_unless_a_dtype_is_asked_for(run, tmp_path, tiny):
+    base = tmp_path / "base"
+    base.mkdir()
+    huggingface_dir.write(base, tiny, "bfloat16")
+    (base / "extra.txt").write_text("kept")
+    (base / "model.gguf").write_text("unedited")
+    selection = run.dir.read_selection("flu")
+    edit = Edit(selection, edited(run, "flu").selected(selection), [])
+    tiny = dataclasses.replace(tiny, origin=base)
+    how = {"base": str(base)}
+    assert write(tiny, edit, "hf", tmp_path / "copy", **how) == ["model.gguf"]
+    assert (tmp_path / "copy" / "extra.txt").read_text() == "kept"
+    copy = load_file(tmp_path / "copy" / "model.safetensors")
+    assert {str(v.dtype) for v in copy.values()} == {"bfloat16"}
+    assert write(tiny, edit, "hf", tmp_path / "new", dtype="float32", **how) == []
+    assert not (tmp_path / "new" / "extra.txt").exists()
+    new = load_file(tmp_path / "new" / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    np.testing.assert_array_equal(copy[name], new[name].astype(copy[name].dtype))
+    with pytest.raises(UserError, match="is or holds"):
+        write(tiny, edit, "hf", base, force=True, **how)
+    for to, dtype, message in (("onnx", None, "'onnx'"), ("hf", "int8", "'int8'")):
+        with pytest.raises(UserError, match=message):
+            write(tiny, edit, to, tmp_path / "no", dtype=dtype, **how)
+
+
+def test_a_llama_has_no_official_form(tmp_path):
+    llama = tiny_model(tiny_llama(layers=2))
+    selection = Layers(mlp=(1,))(None, llama.sizes)
+    edit = Edit(selection, llama.selected(selection), [])
+    with pytest.raises(UserError, match="tiny-llama3, a Llama"):
+        write(llama, edit, "gemma", tmp_path / "out", base="tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the command line
+
+
+def test_export_on_the_command_line(run, tmp_path, capsys):
+    source = str(run.dir.path)
+    target = tmp_path / "out"
+    assert main(["export", source, "--to", "delta", str(target)]) == 0
+    assert (target / "delta.safetensors").exists()
+    assert (
+        main(["export", source, "--to=delta", str(target), "--edit=attribution"]) == 0
+    )
+    assert delta_file.read(target / "delta.safetensors").name == "attribution"
+    capsys.readouterr()
+    (target / "mu_export.json").unlink()
+    for args, message in (
+        ([source, "--to", "delta", str(target)], "holds other things"),
+        ([source, str(target)], "mu export RUN --to hf|gemma|delta DIR"),
+        ([source, "--to", "hf", str(target), "--fast"], "mu export RUN"),
+        ([str(tmp_path / "no"), "--to", "hf", str(target)], "no run directory"),
+        ([source, "--to", "hf", source, "--force"], "is or holds"),
+    ):
+        assert main(["export", *args]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert main(["export", source, "--to", "delta", str(target), "--force"]) == 0
+
+
+def said(*args) -> str:
+    file = io.StringIO()
+    deltas.main([str(arg) for arg in args], Console(file))
+    return file.getvalue()
+
+
+def test_deltas_on_the_command_line(run, tmp_path, tiny):
+    for name in CHOSEN:
+        export(run, "delta", tmp_path / name, name)
+    flu, other = tmp_path / "flu", tmp_path / "attribution" / "delta.safetensors"
+    shown = said("show", flu)
+    assert "flu, of tiny3: mlp 1-2" in shown and "mlp/up of layer 2: changed" in shown
+    lines = said("diff", flu, other).splitlines()
+    assert "mlp/down of layer 1: only the first changes it" in "".join(lines)
+    assert "attention/key of layer 4: only the second changes it" in "".join(lines)
+    shared = [line for line in lines if "apart, cosine" in line]
+    assert len(shared) == 3 and all("layer 2" in line for line in shared)
+    with pytest.raises(UserError, match="both change mlp/"):
+        said("stack", flu, other, tmp_path / "both.safetensors")
+
+    said("apply", "tiny", flu, tmp_path / "applied")
+    wanted = dict(tensors(tiny.spec, edited(run, "flu").params))
+    stored = load_file(tmp_path / "applied" / "model.safetensors")
+    assert all((stored[name] == value).all() for name, value in wanted.items())
+    with pytest.raises(UserError, match="tiny3 has other values in mlp/"):
+        said("revert", "tiny", flu, tmp_path / "reverted")
+    assert "mu delta stack DELTA DELTA FILE" in said()
+    for wrong in (["show"], ["merge", flu], ["apply", "tiny", flu, "x", "delta"]):
+        with pytest.raises(UserError, match="hf"):
+            said(*wrong)
+
+
+def test_disjoint_deltas_stack_on_the_command_line(run, tmp_path, tiny):
+    change = {}
+    for layer in (0, 6):
+        selection = Layers(mlp=(layer,))(None, tiny.sizes)
+        params = tiny.selected(selection)
+        change[layer] = delta.make(tiny, Edit(selection, params, []))
+        delta_file.write(tmp_path / f"{layer}.safetensors", change[layer])
+    said("stack", *(tmp_path / f"{n}.safetensors" for n in (0, 6, "both")))
+    both = delta_file.read(tmp_path / "both.safetensors")
+    assert both.changes.keys() == change[0].changes.keys() | change[6].changes.keys()

@@ -1,0 +1,92 @@
+"""Sharded = unsharded: the same scores, selections and edits on 1, 2, 4 and 8 devices.
+
+The devices are simulated, in a process of their own (`sharded_run.py`), since their
+number is fixed when jax starts.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mu_jax.errors import UserError
+from mu_jax.sharding import Mesh
+
+MESHES = ("1x2x1", "1x2x2", "2x1x4")
+"""data x fsdp x tensor. 2 head groups do not divide by 4; the query heads do."""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """{mesh: everything measured on it}, `1x1x1` the one without a layout."""
+    folder = tmp_path_factory.mktemp("sharded")
+    flags = "--xla_force_host_platform_device_count=8"
+    script = Path(__file__).with_name("sharded_run.py")
+    subprocess.run(
+        [sys.executable, str(script), str(folder), *MESHES],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+    )
+    return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(
+    "what", ["attribution", "tracing", "answers", "losses", "edit mlp/down"]
+)
+def test_a_mesh_changes_no_number(found, mesh, what):
+    one, many = found["1x1x1"][what], found[mesh][what]
+    assert np.abs(one).max() > 0
+    np.testing.assert_allclose(many, one, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_mesh_turns_no_step_aside(found, mesh):
+    """What the edit changed, also where that is small beside the weights.
+
+    Adam takes the sign of the smallest gradients from their rounding: of single
+    entries this can't be asked.
+    """
+    one, many = found["1x1x1"]["change mlp/down"], found[mesh]["change mlp/down"]
+    assert np.linalg.norm(many - one) < 1e-3 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_mesh_changes_no_selection(found, mesh):
+    np.testing.assert_array_equal(found[mesh]["selected"], found["1x1x1"]["selected"])
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_device_holds_its_part(found, mesh):
+    """Of the frozen weights, the masters and the optimiser's moments."""
+    _, fsdp, tensor = map(int, mesh.split("x"))
+    shares = found[mesh]["shares"]  # largest device's bytes over all bytes
+    assert len(shares) == 3
+    # Whole on every device: norms, and keys where their heads do not divide.
+    assert np.all(shares >= 1 / (fsdp * tensor))
+    assert np.all(shares < 1.5 / (fsdp * tensor))
+
+
+def test_rules_leave_whole_what_does_not_divide():
+    layout = Mesh(1, 1, 1).layout(jax.devices()[:1])
+    shape = {"layer": 3, "embedding": 32, "neurons": 48}
+    assert layout.weights(shape).is_fully_replicated
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [((2, 3, 1), "mesh data 2 x fsdp 3 x tensor 1 on 1 dev"), ((-1, 2, 1), "on 1 dev")],
+)
+def test_a_mesh_of_other_devices_is_refused(mesh, message):
+    with pytest.raises(UserError, match=message):
+        Mesh(*mesh).layout(jax.devices()[:1])
+
+
+@pytest.mark.parametrize("sizes", [(-1, -1, 1), (0, 1, 1), (1, -2, 1)])
+def test_a_mesh_of_no_size_is_refused(sizes):
+    with pytest.raises(UserError, match="sizes from 1"):
+        Mesh(*sizes)
