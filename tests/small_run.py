@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_jax.checkpoints import delta
+from mu_jax.checkpoints import edits
 from mu_jax.run_dir import RunDir
 from mu_jax.testing import tiny_spec
 
@@ -139,7 +139,7 @@ def weights(run: Path) -> dict[str, bytes]:
 def arrays(run: Path) -> dict[str, np.ndarray]:
     """An edit's tensors."""
     selection = RunDir(run).read_selection("top")
-    params = delta.restore(run / "edits/top/params", selection, tiny_spec())
+    params = edits.restore(run / "edits/top/params", selection, tiny_spec())
     return {k: np.asarray(a.unwrap(*a.named_shape)) for k, a in params.items()}
 
 
