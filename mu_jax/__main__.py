@@ -253,7 +253,7 @@ def _compiling(config: Config) -> Iterator[None]:
         folder = cache.directory() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", before or config.model == TINY)
+    jax.config.update("jax_disable_most_optimizations", before or config.model in TINY)
     try:
         yield
     finally:
