@@ -59,8 +59,9 @@ def _after_edit(
     if not span.edited or selection is None or edited is None:
         return out
     for label, layers in selection.tensors:
-        new = edited[label].astype(stacked[label].dtype)
+        new = edited[label]
         if layers != tuple(range(span.start, span.stop)):
+            new = new.astype(stacked[label].dtype)
             inside = tuple(layer - span.start for layer in layers)
             whole = stacked[label][{"layer": pz.slice[span.start : span.stop]}]
             new = put({label: whole}, {label: inside}, {label: new})[label]
@@ -249,7 +250,7 @@ def _body(
 
     def body(x, step):
         layer = step["layer"].unwrap()
-        own = step["edited"]
+        own = {k: a.astype(stacked[k].dtype) for k, a in step["edited"].items()}
         frozen = {k: at_layer(a, layer) for k, a in stacked.items() if k not in own}
         weights = frozen | own
         if layout:
