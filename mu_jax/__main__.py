@@ -19,6 +19,7 @@ from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
+from mu_jax.plan import command as plan
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
@@ -30,6 +31,7 @@ usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--dotted.override VALUE ...]
 stages
 {stages}
   run       all of the above, as far as they are not up to date
+  plan      whether a run fits a TPU topology, and what it costs; no TPU is needed
 
 arguments
   CONFIG    a Python file with get_config(), such as configs/tiny.py
@@ -38,6 +40,7 @@ arguments
 options
   --runs DIR   where runs are kept (default: runs)
   --force      redo what is up to date
+  --topology v5e:4x4, --search, --only STAGE, --json       of plan
   --help       this text; behind a CONFIG or RUN, every setting that can be overridden
 
 examples
@@ -45,6 +48,7 @@ examples
   mu facts configs/gemma3_270m_sports.py --facts.path athletes.csv
   mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
   mu evaluate runs/gemma3_270m_sports
+  mu plan configs/gemma2_9b_sports.py --topology v5e:4x4
 """
 
 
@@ -83,7 +87,7 @@ def _command(argv: list[str], console: Console) -> int:
         print(USAGE.format(stages="\n".join(line.rstrip() for line in lines)))
         return 0 if argv else 2
     stage, *rest = argv
-    names = [*stages.STAGES, "run"]
+    names = [*stages.STAGES, "run", "plan"]
     if stage not in names:
         raise UserError(
             f"unknown stage {stage!r}",
@@ -97,6 +101,10 @@ def _command(argv: list[str], console: Console) -> int:
             f"for example: mu {stage} configs/tiny.py",
         )
     target, *rest = rest
+    if stage == "plan":
+        own, rest = plan.options(rest)
+        config = _overridden(configs.load(target), rest, f"mu plan {target}")
+        return plan.command(config, own, progress=console.progress)
     runs, force, rest = _options(rest)
     loaded = configs.load(target)
     config = _overridden(loaded, rest, f"mu {stage} {target}")

@@ -28,6 +28,7 @@ from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Selector, Top
+from mu_jax.sharding import Mesh
 from mu_jax.types import UNEDITED
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -38,6 +39,18 @@ Contrasting = AttributionPatching | CausalTracing | EdgeAttribution | PathPatchi
 """The localizers that compare clean prompts with corrupt ones."""
 
 Localizer = Probes | Contrasting
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What the edit of one selection has of its own; the rest is as in `Config.edit`.
+
+    Attributes:
+      learning_rate, weight: its peak, and that of the forget term.
+    """
+
+    learning_rate: float
+    weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +67,10 @@ class Config:
       selections: name -> selector, in the order of the report. A budget may be the
         name of an earlier selection, and is then its number of parameters.
       edit: how every selection is edited.
+      tunings: selection -> what its edit has of its own.
       recall, text_loss: what is measured, before and after.
+      mesh: how many devices hold what (see `sharding`).
+      dtype: of the weights, `float32` or `bfloat16`; edits keep float32 masters.
     """
 
     name: str
@@ -77,8 +93,11 @@ class Config:
         }
     )
     edit: GradientEdit = GradientEdit()
+    tunings: dict[str, Tuning] = dataclasses.field(default_factory=dict)
     recall: Recall = Recall()
     text_loss: TextLoss = TextLoss()
+    mesh: Mesh = Mesh()
+    dtype: str = "float32"
 
     def __post_init__(self):
         for name in (self.name, *self.localizers, *self.selections):
@@ -108,6 +127,22 @@ class Config:
                 raise UserError(f"{path} = {value}", "at least 1")
         if UNEDITED in self.selections:
             raise UserError(f"a selection called {UNEDITED!r}", "another name")
+        for name in self.tunings:
+            if name not in self.selections:
+                raise UserError(
+                    f"a tuning of {name!r}",
+                    f"one of the selections {', '.join(self.selections)}",
+                )
+
+    def edit_of(self, selection: str) -> GradientEdit:
+        """How the selection of this name is edited."""
+        own = self.tunings.get(selection)
+        if own is None:
+            return self.edit
+        loss = dataclasses.replace(self.edit.loss, weight=own.weight)
+        return dataclasses.replace(
+            self.edit, loss=loss, learning_rate=own.learning_rate
+        )
 
 
 _COUNTS = (
