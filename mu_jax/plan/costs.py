@@ -95,6 +95,8 @@ def step(
         flops += layers(spec, tokens, keys)
         flops += (1 + edit.remat) * layers(spec, tokens, keys, above)
         flops += above * tokens * attention + span * tokens * 2 * own
+        if edit.remat and not spec.post_norms:  # nothing needs the last product again
+            flops -= above * tokens * 2 * sizes(spec).tensors["mlp/down"]
     flops += 2 * unembedding(spec, asked + edit.text_batch * (text - 1))
     share = (1 + edit.remat) * above / spec.layers
     passes = parts * sum(tokens > 0 for tokens, _ in streams) * (1 + share)

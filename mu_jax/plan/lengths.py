@@ -33,6 +33,8 @@ class Lengths(NamedTuple):
 
 def shipped(source: Sports | CounterFact) -> Sports | CounterFact:
     """The source with the facts that come with the package, whatever its path is."""
+    if isinstance(source, CounterFact):
+        return dataclasses.replace(source, path=None, hub_split=None)
     return dataclasses.replace(source, path=None)
 
 

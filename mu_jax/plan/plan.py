@@ -26,7 +26,8 @@ class Stage:
     """What one program needs of one device, and of the clock.
 
     Attributes:
-      peak_bytes: the most that is in memory at a time: `memory` added up.
+      peak_bytes: the most that is in memory at a time: `memory` added up. Where what a
+        program takes in does not fit already, that alone; nothing is compiled then.
       memory: what that is: weights, masters, optimiser, inputs, what else is there,
         and temporaries (gradients, activations, logits, copies).
       flops: a call, of all devices together, by arithmetic.
@@ -89,8 +90,10 @@ def _stages(
     seen: dict[Hashable, Compiled] = {}
     for i, program in enumerate(chosen):
         progress("compiling for the TPU", i, len(chosen))
+        held = sum(program.holds.values()) + sum(program.beside.values())
         if program.alike not in seen:
-            seen[program.alike] = _compiled(program)
+            hopeless = held > topology.chip.hbm  # before the program even starts
+            seen[program.alike] = (held, None) if hopeless else _compiled(program)
         yield _stage(config, topology, program, seen[program.alike])
     progress("compiling for the TPU", len(chosen), len(chosen))
 
@@ -101,19 +104,20 @@ def _stage(
     chip, beside = topology.chip, sum(program.beside.values())
     held = sum(program.holds.values())
     peak, counted = compiled
+    peak = max(peak, held) + beside
     layout = config.mesh.layout(topology.devices)
     width = 2 if config.dtype == "bfloat16" else 4
     times = costs.seconds(program.work, spec_of(config.model), width, layout.mesh, chip)
     bound = max(times, key=lambda name: times[name])
     return Stage(
         name=program.name,
-        fits=counted is not None and peak + beside <= chip.hbm,
-        peak_bytes=peak + beside,
+        fits=counted is not None and peak <= chip.hbm,
+        peak_bytes=peak,
         hbm_bytes=chip.hbm,
         memory={
             **program.holds,
             **program.beside,
-            "temporaries": max(peak - held, 0),
+            "temporaries": peak - beside - held,
         },
         flops=program.work.flops,
         collectives=counted or {},
@@ -140,7 +144,10 @@ def _compiled(program: Program) -> Compiled:
 
 def _wanted(message: str, program: Program) -> int:
     """How many bytes a program would have needed, from the compiler's complaint."""
-    units = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
-    used = re.search(r"Used ([\d.]+)([KMGT]) of", message)
     held = sum(program.holds.values())
-    return max(held, round(float(used[1]) * units[used[2]])) if used else held
+    if used := re.search(r"Used ([\d.]+)([KMGT]) of", message):
+        units = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
+        return max(held, round(float(used[1]) * units[used[2]]))
+    if one := re.search(r"Allocation \(size=(\d+)\)", message):
+        return held + int(one[1])  # of a single array, larger than all there is
+    return held
