@@ -46,7 +46,9 @@ ACTIVATIONS = {
     "neurons": ("tensor",),
 }
 LOGITS = {"vocabulary": ("fsdp", "tensor"), "0": ("data",)}
-GATHERED = dict.fromkeys(("head_groups", "query_heads", "neurons"), ("tensor",))
+GATHERED: dict[str, tuple] = dict.fromkeys(
+    ("head_groups", "query_heads", "neurons"), ("tensor",)
+)
 """Mesh axes for each named axis, the outermost first. Of logits "0" is the row. Weights
 are GATHERED over fsdp where a layer uses them: left to itself, XLA may rather add up
 parts of activations over the devices, again and again."""

@@ -60,6 +60,9 @@ class Snapshots(Protocol):
         """Offers the state after `len(history)` steps; keeps it if one is due."""
 
 
+_TERMS = ("loss", "forget", "retain", "text")
+
+
 @dataclasses.dataclass(frozen=True)
 class GradientEdit:
     """Fine-tuning of a selection (method §3).
@@ -264,7 +267,7 @@ class GradientEdit:
             pull.with_refs(sums)(jnp.full_like(loss, share))
             return {k: record[k] + share * term for k, term in terms.items()}, None
 
-        record = dict.fromkeys(("loss", "forget", "retain", "text"), jnp.float32(0))
+        record: Mapping[str, Array] = dict.fromkeys(_TERMS, jnp.float32(0))
         if self.accumulate == 1:
             record, _ = add(record, batch)
         else:
@@ -297,7 +300,8 @@ def update(
         state.edited, network, selection, prefix, params, batch
     )
     updates, optimizer = edit.optimizer.update(gradients, state.optimizer, state.edited)
-    new = State(optax.apply_updates(state.edited, updates), optimizer)
+    edited: Any = optax.apply_updates(state.edited, updates)
+    new = State(edited, optimizer)
     shardings = edit.shardings(network, new)
     if shardings is not None:
         new = jax.lax.with_sharding_constraint(new, shardings)

@@ -251,7 +251,7 @@ def _body(
         layer = step["layer"].unwrap()
         weights = {k: at_layer(a, layer) for k, a in stacked.items()}
         for label, slot in step["slots"].items():
-            weights[label] = _chosen(edited[label], slot, weights[label])
+            weights[label] = _chosen((edited or {})[label], slot, weights[label])
         if layout:
             weights = {k: layout.constrain(a, GATHERED) for k, a in weights.items()}
         taps = Taps(step["patch"], read, step["shift"], layout)
@@ -269,9 +269,7 @@ def _body(
     return body
 
 
-def _chosen(
-    edited: Named, slot: pz.nx.NamedArray, frozen: pz.nx.NamedArray
-) -> pz.nx.NamedArray:
+def _chosen(edited: Named, slot: pz.nx.NamedArray, frozen: Named) -> Named:
     """The edited tensor at `slot`, or the frozen one where that is negative."""
     index = jnp.maximum(slot.unwrap(), 0)
     new = at_layer(edited, index).astype(frozen.dtype)

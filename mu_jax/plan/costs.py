@@ -31,9 +31,6 @@ class Work(NamedTuple):
     passes: float
     updates: int = 0
 
-    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
-        return Work(*(a + b for a, b in zip(self, other, strict=True)))
-
     def times(self, n: float) -> "Work":
         return Work(self.flops * n, self.passes * n, round(self.updates * n))
 

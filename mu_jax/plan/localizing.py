@@ -20,7 +20,7 @@ from mu_jax.model.taps import PER_HEAD
 from mu_jax.plan import costs
 from mu_jax.plan.costs import Work
 from mu_jax.plan.lengths import Lengths
-from mu_jax.plan.shapes import Shapes
+from mu_jax.plan.shapes import Shapes, Struct
 
 
 class Pass(NamedTuple):
@@ -66,7 +66,7 @@ def _probes(probes: Probes, shapes: Shapes, length: Lengths) -> Pass:
 
 def _attribution(method: AttributionPatching, shapes: Shapes, length: Lengths) -> Pass:
     clean, corrupt = _inputs(method, method.batch, shapes, length)
-    at = jax.ShapeDtypeStruct((), shapes.dtype)
+    at = Struct((), shapes.dtype)
     points = method.steps or 1
     plain = not method.steps
     forwards = 3 if plain else 4  # donors; the base, its gradient; the base's own end
@@ -91,8 +91,8 @@ def _attribution(method: AttributionPatching, shapes: Shapes, length: Lengths) -
 
 def _edges(method: EdgeAttribution, shapes: Shapes, length: Lengths) -> Pass:
     clean, corrupt = _inputs(method, method.batch, shapes, length)
-    scalar = jax.ShapeDtypeStruct((), shapes.dtype)
-    real = jax.ShapeDtypeStruct((method.batch,), shapes.dtype)
+    scalar = Struct((), shapes.dtype)
+    real = Struct((method.batch,), shapes.dtype)
     return Pass(
         lambda: edges._scores.lower(
             shapes.network,
@@ -124,7 +124,7 @@ def _sweep(method: Any, shapes: Shapes, length: Lengths) -> Pass:
     base, reference = _base(method, kinds, rows, shapes, length)
     rest = length.width - length.prefix
     page, layers = sweep.PAGE, spec.layers
-    struct = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype)
+    struct = lambda shape, dtype: Struct(shape, dtype)
     units = lambda kind: (spec.heads,) if kind == "head" else ()
     scales = {
         kind: struct((page, layers, batch, *units(kind)), shapes.dtype)
@@ -182,13 +182,13 @@ def _base(method: Any, kinds, rows: int, shapes: Shapes, length: Lengths):
         for kind in kinds
     }
     entering = shapes.rows((spec.layers + 1, *stream), axis=1)
-    ends = jax.ShapeDtypeStruct((rows, spec.embedding), shapes.dtype)
+    ends = Struct((rows, spec.embedding), shapes.dtype)
     reference = jax.eval_shape(
         lambda params, ends: method.metric.reference(shapes.network, params, ends),
         shapes.params,
         ends,
     )
-    reference = jax.ShapeDtypeStruct(reference.shape, reference.dtype)
+    reference = Struct(reference.shape, reference.dtype)
     return sweep.Base(corrupt, entering, donors), reference
 
 
@@ -198,7 +198,7 @@ def _inputs(method: Any, rows: int, shapes: Shapes, length: Lengths):
     noise = None
     if isinstance(method.corruption, GaussianNoise):
         wide = (rows, length.width - length.prefix, shapes.spec.embedding)
-        noise = jax.ShapeDtypeStruct(wide, shapes.dtype)
+        noise = Struct(wide, shapes.dtype)
     return Inputs(asked), Inputs(asked, noise)
 
 

@@ -17,7 +17,8 @@ from mu_jax.plan.lengths import Lengths
 from mu_jax.sharding import Layout
 from mu_jax.types import Prompts
 
-Struct = jax.ShapeDtypeStruct
+Struct: Any = jax.ShapeDtypeStruct
+"""Stands in for arrays, and is typed as one where they are asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Shapes:
     def weight(self, shape: dict[str, int]) -> pz.nx.NamedArray:
         where = self.layout.weights(shape)
         struct = Struct(tuple(shape.values()), self.dtype, sharding=where)
-        return pz.nx.NamedArray(named_axes=OrderedDict(shape), data_array=struct)
+        axes: Any = OrderedDict(shape)
+        return pz.nx.NamedArray(named_axes=axes, data_array=struct)
 
-    def rows(self, shape: tuple[int, ...], dtype: Any = None, axis: int = 0) -> Struct:
+    def rows(self, shape: tuple[int, ...], dtype: Any = None, axis: int = 0) -> Any:
         """An array whose axis `axis` is spread as rows are."""
         where = self.layout.spread(shape, axis)
         return Struct(shape, dtype or self.dtype, sharding=where)
