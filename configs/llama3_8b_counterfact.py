@@ -5,9 +5,8 @@
 
 The hyperparameters are those of the paper's runs (AdamW over 50 steps, 64 rows a task,
 100 tokens of text a row; a learning rate and a weight for each group of selections),
-its fact-lookup layers are named outright
-(MLPs 5, 6, 9, 13), and masters are
-float32. The localizers are the clean ones, not the paper's modes.
+its fact-lookup layers are named outright (5, 6, 9, 13),
+and masters are float32. The localizers are the clean ones, not the paper's modes.
 
 Planned, not measured, with the settings below (weights over all chips, four parts a
 step, blocks recomputed): the fact-lookup edit peaks at 7.8 GiB a chip on v5e:2x2, the
