@@ -1,5 +1,6 @@
 """The plan of a tiny model, by the real TPU compiler."""
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,12 @@ import pytest
 from mu_jax.__main__ import _overridden, main
 from mu_jax.config import load
 from mu_jax.errors import UserError
+from mu_jax.facts.corrupt import GaussianNoise
+from mu_jax.localizers.attribution import AttributionPatching
+from mu_jax.localizers.edges import EdgeAttribution
+from mu_jax.localizers.metrics import KL
+from mu_jax.localizers.paths import PathPatching
+from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.plan import command
 from mu_jax.plan.chips import CHIPS, topology
 from mu_jax.plan.costs import Work
@@ -59,6 +66,25 @@ def test_what_a_program_holds_is_what_the_compiler_counts(config):
     assert sum(program.holds.values()) <= counted  # the smallest arrays are padded
     whole = next(p for p in programs(config, where) if p.name == "facts")
     assert program.holds["weights"] < 0.3 * whole.holds["weights"]
+
+
+LOCALIZERS = {
+    "paths": PathPatching(rows=4),
+    "edges": EdgeAttribution(rows=4, batch=2),
+    "tracing": CausalTracing.paper(rows=4),
+    "noise": CausalTracing(metric=KL(), corruption=GaussianNoise(), rows=4),
+    "attribution": AttributionPatching.paper(rows=4, batch=2),
+    "apart": AttributionPatching(("mlp",), steps=2, together=False, rows=4),
+}
+
+
+def test_every_localizer_has_a_program_that_lowers(config):
+    every = dataclasses.replace(config, localizers=LOCALIZERS, selections={})
+    found = {p.name: p for p in programs(every, topology("v5e:2x2"))}
+    for name in LOCALIZERS:
+        program = found[f"localize {name}"]
+        assert program.lower().as_text()
+        assert program.calls >= 1 and program.work.flops > 0
 
 
 def test_json_holds_the_promised_fields(capsys):
