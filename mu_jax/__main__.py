@@ -20,6 +20,7 @@ from mu_jax.console import Console
 from mu_jax.distributed import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
+from mu_jax.plan import command as plan
 from mu_jax.preemption import STATUS, Preempted
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
@@ -33,6 +34,7 @@ usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--distributed]
 stages
 {stages}
   run       all of the above, as far as they are not up to date
+  plan      whether a run fits a TPU topology, and what it costs; no TPU is needed
 
 edits that travel
   mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--force]
@@ -50,6 +52,7 @@ options
   --coordinator HOST:PORT --processes N --process I   likewise, started by hand: process
                0 listens there (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
                JAX_PROCESS_ID in the environment, and --distributed)
+  --topology v5e:4x4, --search, --only STAGE, --json       of plan
   --help       this text; behind a CONFIG or RUN, every setting that can be overridden
 
 examples
@@ -58,6 +61,7 @@ examples
   mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
   mu evaluate runs/gemma3_270m_sports
   mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
+  mu plan configs/gemma2_9b_sports.py --topology v5e:4x4
 
 SIGTERM saves and stops (status 143); the same command goes on from there.
 """
@@ -115,7 +119,7 @@ def _command(argv: list[str], console: Console) -> int:
     if stage in _TRAVEL:
         _TRAVEL[stage](rest, console)
         return 0
-    names = [*stages.STAGES, "run", *_TRAVEL]
+    names = [*stages.STAGES, "run", "plan", *_TRAVEL]
     if stage not in names:
         raise UserError(
             f"unknown stage {stage!r}",
@@ -129,6 +133,10 @@ def _command(argv: list[str], console: Console) -> int:
             f"for example: mu {stage} configs/tiny.py",
         )
     target, *rest = rest
+    if stage == "plan":
+        own, rest = plan.options(rest)
+        config = _overridden(configs.load(target), rest, f"mu plan {target}")
+        return plan.command(config, own, progress=console.progress)
     options, rest = _options(rest)
     _join(options, console)
     loaded = configs.load(target)

@@ -42,6 +42,18 @@ Localizer = Probes | Contrasting
 
 
 @dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What the edit of one selection has of its own; the rest is as in `Config.edit`.
+
+    Attributes:
+      learning_rate, weight: its peak, and that of the forget term.
+    """
+
+    learning_rate: float
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment: which model, which facts, what is done to them.
 
@@ -55,6 +67,7 @@ class Config:
       selections: name -> selector, in the order of the report. A budget may be the
         name of an earlier selection, and is then its number of parameters.
       edit: how every selection is edited.
+      tunings: selection -> what its edit has of its own.
       recall, text_loss: what is measured, before and after.
       dtype: of the frozen model; edited tensors are always float32.
       mesh: how the devices are used; by default all of them for rows of batches.
@@ -82,6 +95,7 @@ class Config:
         }
     )
     edit: GradientEdit = GradientEdit()
+    tunings: dict[str, Tuning] = dataclasses.field(default_factory=dict)
     recall: Recall = Recall()
     text_loss: TextLoss = TextLoss()
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -118,6 +132,22 @@ class Config:
             raise UserError(f"dtype = {self.dtype!r}", "float32 or bfloat16")
         if UNEDITED in self.selections:
             raise UserError(f"a selection called {UNEDITED!r}", "another name")
+        for name in self.tunings:
+            if name not in self.selections:
+                raise UserError(
+                    f"a tuning of {name!r}",
+                    f"one of the selections {', '.join(self.selections)}",
+                )
+
+    def edit_of(self, selection: str) -> GradientEdit:
+        """How the selection of this name is edited."""
+        own = self.tunings.get(selection)
+        if own is None:
+            return self.edit
+        loss = dataclasses.replace(self.edit.loss, weight=own.weight)
+        return dataclasses.replace(
+            self.edit, loss=loss, learning_rate=own.learning_rate
+        )
 
 
 _COUNTS = (

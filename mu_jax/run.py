@@ -126,7 +126,7 @@ class Run:
                 parts = [
                     self.fingerprint("facts"),
                     self.fingerprint(f"selections/{name}"),
-                    c.edit,
+                    c.edit_of(name),
                     c.text,
                     self.contents(c.text.path),
                 ]

@@ -129,12 +129,15 @@ class Layout:
 
         def put(array):
             array = np.asarray(array)
-            names = ["batch" if i == axis else str(i) for i in range(array.ndim)]
-            shape = dict(zip(names, array.shape, strict=True))
-            where = self._sharding(shape, ACTIVATIONS)
+            where = self.spread(array.shape, axis)
             return jax.make_array_from_callback(array.shape, where, array.__getitem__)
 
         return jax.tree.map(put, tree)
+
+    def spread(self, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
+        """Where an array lies whose axis number `axis` is `batch`."""
+        names = ["batch" if i == axis else str(i) for i in range(len(shape))]
+        return self._sharding(dict(zip(names, shape, strict=True)), ACTIVATIONS)
 
     def _sharding(self, shape: Mapping[str, int], rules: Rules) -> NamedSharding:
         used: set[str] = set()

@@ -123,7 +123,8 @@ def edit(run: Run) -> None:
         text, _ = run.config.text.load(model.tokenizer)
         run.dir.remove(artefact, keep=() if run.force else ("state",))
         with contextlib.closing(_snapshots(run, artefact)) as snapshots:
-            made = run.config.edit(
+            how = run.config.edit_of(name)
+            made = how(
                 model, selection, forget, keep, text, run.console.progress, snapshots
             )
         edits.save(run.dir.edit(name) / "params", dict(made.params))

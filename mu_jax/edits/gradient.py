@@ -26,7 +26,7 @@ from mu_jax.facts.tokens import concatenate, shared_prefix
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params, take
-from mu_jax.sharding import fetch
+from mu_jax.sharding import Layout, fetch
 from mu_jax.types import Edit, Progress, Prompts, Selection, Tensor, silent
 
 
@@ -58,6 +58,9 @@ class Snapshots(Protocol):
 
     def save(self, state: State, history: list[dict[str, float]]) -> None:
         """Offers the state after `len(history)` steps; keeps it if one is due."""
+
+
+_TERMS = ("loss", "forget", "retain", "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +171,7 @@ class GradientEdit:
         layout = network.layout
         if layout is None:
             return None
-        place = lambda a: jax.tree.map(lambda _: layout.weights(a.named_shape), a)
-        edited = jax.tree.map(place, state.edited, is_leaf=pz.nx.is_namedarray)
+        edited = _places(layout, state.edited)
         optimizer = optax.tree_utils.tree_map_params(
             self.optimizer,
             lambda _, where: where,
@@ -249,17 +251,34 @@ class GradientEdit:
     ) -> tuple[Params, Mapping[str, Array]]:
         """Of L over all rows of a step, and the terms of L.
 
-        Parts are equally large, so that L is the mean over them.
+        Parts are equally large, so that L is the mean over them. The backward pass adds
+        layer by layer into one float32 sum; no part has a gradient of its own.
         """
-        slope = jax.grad(self.objective, has_aux=True)
-        of = lambda part: slope(edited, network, selection, prefix, params, part)
+        zero = jax.tree.map(jnp.zeros_like, edited)
+        if network.layout:
+            where = _places(network.layout, edited)
+            zero = jax.lax.with_sharding_constraint(zero, where)
+        sums = jax.tree.map(jax.new_ref, zero)
+        share = 1 / self.accumulate
+
+        def add(record, part: Batch):
+            of = lambda e: self.objective(e, network, selection, prefix, params, part)
+            loss, pull, terms = jax.vjp(of, edited, has_aux=True)
+            pull.with_refs(sums)(jnp.full_like(loss, share))
+            return {k: record[k] + share * term for k, term in terms.items()}, None
+
+        record: Mapping[str, Array] = dict.fromkeys(_TERMS, jnp.float32(0))
         if self.accumulate == 1:
-            return of(batch)
-        share = lambda tree: jax.tree.map(lambda a: a / self.accumulate, tree)
-        add = lambda sums, part: (jax.tree.map(jnp.add, sums, share(of(part))), None)
-        parts = jax.eval_shape(of, jax.tree.map(lambda a: a[0], batch))
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), parts)
-        return jax.lax.scan(add, zeros, batch)[0]
+            record, _ = add(record, batch)
+        else:
+            record, _ = jax.lax.scan(add, record, batch)
+        return jax.tree.map(jax.freeze, sums), record
+
+
+def _places(layout: Layout, edited: Params) -> Any:
+    """Where each of the selected tensors lies: a tree of shardings like `edited`."""
+    place = lambda a: jax.tree.map(lambda _: layout.weights(a.named_shape), a)
+    return jax.tree.map(place, edited, is_leaf=pz.nx.is_namedarray)
 
 
 @functools.partial(
@@ -281,7 +300,8 @@ def update(
         state.edited, network, selection, prefix, params, batch
     )
     updates, optimizer = edit.optimizer.update(gradients, state.optimizer, state.edited)
-    new = State(optax.apply_updates(state.edited, updates), optimizer)
+    edited: Any = optax.apply_updates(state.edited, updates)
+    new = State(edited, optimizer)
     shardings = edit.shardings(network, new)
     if shardings is not None:
         new = jax.lax.with_sharding_constraint(new, shardings)

@@ -1,13 +1,13 @@
 """The decoder stack: one block scanned over layers.
 
 With edited tensors the stack runs as three scans: the layers below the lowest edited
-one, from there to the highest, and above. Frozen tensors are read out of the whole
-stacks by index, without a copy; those with edits are scanned over as they stand after
-the edit. Differentiating with respect to the edited tensors alone, nothing is kept for
-the backward pass below the lowest edited layer, and no gradient exists for any other
-tensor. Compilation takes as long for scattered layers as for a run of them; the price
-is that layers in between compute a weight gradient which is dropped (an edit of five
-scattered MLPs: 12 % more time a step).
+one, from there to the highest, and above. Tensors, edited or not, are read out of their
+stacks by index and cast layer by layer: nothing is copied. Differentiating with respect
+to the edited tensors alone, nothing is kept for the backward pass below the lowest
+edited layer, and no gradient exists for any other tensor. Compilation takes as long for
+scattered layers as for a run of them; the price is that layers in between compute a
+weight gradient which is dropped (an edit of five scattered MLPs: 12 % more time a
+step).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import numpy as np
 from penzai import pz
 
 from mu_jax.model.block import bind, block, reader, writer
-from mu_jax.model.params import Named, Params, is_stacked, put
+from mu_jax.model.params import Named, Params, is_stacked
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Taps
 from mu_jax.sharding import GATHERED, Layout
@@ -51,21 +51,20 @@ def spans(n_layers: int, selection: Selection | None) -> list[Span]:
     return [span for span in cuts if span.start < span.stop]
 
 
-def _after_edit(
-    stacked: Params, edited: Params | None, selection: Selection | None, span: Span
-) -> Params:
-    """{label: {layer, ...}} the tensors with edits, over the layers of a span."""
-    out: Params = {}
-    if not span.edited or selection is None or edited is None:
-        return out
-    for label, layers in selection.tensors:
-        new = edited[label].astype(stacked[label].dtype)
-        if layers != tuple(range(span.start, span.stop)):
-            inside = tuple(layer - span.start for layer in layers)
-            whole = stacked[label][{"layer": pz.slice[span.start : span.stop]}]
-            new = put({label: whole}, {label: inside}, {label: new})[label]
-        out[label] = new
-    return out
+def _slots(selection: Selection | None, span: Span) -> Params:
+    """{label: {layer}} where each layer of a span stands among the edited ones.
+
+    -1 where that tensor of that layer is frozen.
+    """
+    if not span.edited or selection is None:
+        return {}
+    layers = range(span.start, span.stop)
+    return {
+        label: _per_layer(
+            [chosen.index(i) if i in chosen else -1 for i in layers], jnp.int32
+        )
+        for label, chosen in selection.tensors
+    }
 
 
 def at_layer(array: Named, layer: jax.Array) -> Named:
@@ -146,7 +145,7 @@ def run(
     Returns:
       The stream after the last layer, and {kind: {layer, ...}} of what was read.
     """
-    body = _body(spec, params, positions, key_positions, x.dtype, read, layout)
+    body = _body(spec, params, positions, key_positions, x.dtype, read, edited, layout)
     # What is cheap to recompute (norms, softmax, GELU, slices of the weights) is not
     # kept for the backward pass: a quarter of the memory, and faster for it.
     keep = None if remat else jax.checkpoint_policies.dots_saveable
@@ -159,7 +158,7 @@ def run(
             "patch": cut(patch or {}),
             "shift": cut(shift or {}),
             "prefix": cut(prefix or {}),
-            "edited": _after_edit(params, edited, selection, span),
+            "slots": _slots(selection, span),
         }
         x, out = pz.nx.scan(body, "layer", x, steps)
         outs.append(out)
@@ -194,7 +193,7 @@ def resume(
         "patch": patch or {},
         "shift": {},
         "prefix": prefix or {},
-        "edited": {},
+        "slots": {},
     }
     body = _body(spec, params, positions, key_positions, x.dtype, layout=layout)
 
@@ -242,6 +241,7 @@ def _body(
     key_positions: pz.nx.NamedArray,
     dtype,
     read: tuple[str, ...] = (),
+    edited: Params | None = None,
     layout: Layout | None = None,
 ):
     """One layer: (stream, what differs from layer to layer) -> (stream, reads)."""
@@ -249,9 +249,9 @@ def _body(
 
     def body(x, step):
         layer = step["layer"].unwrap()
-        own = step["edited"]
-        frozen = {k: at_layer(a, layer) for k, a in stacked.items() if k not in own}
-        weights = frozen | own
+        weights = {k: at_layer(a, layer) for k, a in stacked.items()}
+        for label, slot in step["slots"].items():
+            weights[label] = _chosen((edited or {})[label], slot, weights[label])
         if layout:
             weights = {k: layout.constrain(a, GATHERED) for k, a in weights.items()}
         taps = Taps(step["patch"], read, step["shift"], layout)
@@ -267,3 +267,10 @@ def _body(
         return y.order_like(x).astype(dtype), taps.out
 
     return body
+
+
+def _chosen(edited: Named, slot: pz.nx.NamedArray, frozen: Named) -> Named:
+    """The edited tensor at `slot`, or the frozen one where that is negative."""
+    index = jnp.maximum(slot.unwrap(), 0)
+    new = at_layer(edited, index).astype(frozen.dtype)
+    return pz.nx.nmap(jnp.where)(slot >= 0, new, frozen).order_like(frozen)

@@ -182,6 +182,32 @@ def test_the_gradient_is_that_of_the_whole_model(
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * scale)
 
 
+@pytest.fixture(scope="module")
+def full(tiny, data):
+    return slope(EDIT, tiny, data)
+
+
+def slope(edit, model, data):
+    """The gradient of a step of scattered tensors, and its losses."""
+    selection = SELECTIONS["scattered"](None, model.sizes)
+    prefix = shared_prefix(*data[:2])
+    masters = jax.tree.map(lambda a: a * 1.1, model.selected(selection))
+    return jax.jit(edit.gradient, static_argnums=(1, 2, 3))(
+        masters, model.network, selection, prefix, model.params, edit.batch(3, *data)
+    )
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"remat": True}], ids=str)
+def test_parts_and_remat_give_the_gradient_of_the_full_batch(tiny, data, full, changes):
+    got, record = slope(dataclasses.replace(EDIT, **changes), tiny, data)
+    for name, value in full[1].items():
+        np.testing.assert_allclose(record[name], value, rtol=1e-5)
+    for label, want in full[0].items():
+        for one, other in zip(plain(got[label]), plain(want), strict=True):
+            scale = np.abs(other).max()
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * scale)
+
+
 def test_the_loss_falls(edit):
     first, last = edit.history[0], edit.history[-1]
     assert last["forget"] < 0.8 * first["forget"]
