@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh plan test
 if [ $# -eq 0 ]; then
+  set -- -n 2 --dist loadfile # most of the time is compiling, on one core
   .venv/bin/ruff check .
   .venv/bin/ruff format --check .
   .venv/bin/lint-imports

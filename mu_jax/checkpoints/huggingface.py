@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from mu_jax.checkpoints import matrix
 from mu_jax.checkpoints.huggingface_config import config, is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, shapes
@@ -115,8 +116,10 @@ def leave(spec: Spec, label: str, value: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(value)
     if label.endswith("norm"):
         return value if is_llama(spec) else value.astype(np.float32) - 1
-    inputs = value.shape[:3] if label == "attention/output" else value.shape[:1]
-    return np.ascontiguousarray(value.reshape(math.prod(inputs), -1).T)
+    inputs = matrix.input_axes(label, value.ndim)
+    first = np.moveaxis(value, inputs, range(len(inputs)))
+    size = math.prod(first.shape[: len(inputs)])
+    return np.ascontiguousarray(first.reshape(size, -1).T)
 
 
 def _check(spec: Spec, params: Params) -> None:

@@ -1,8 +1,9 @@
 """Matrices that others store as [outputs, inputs], read in our axes, in part.
 
-Ours are [inputs..., outputs...] with an axis for groups, heads and projection each;
-theirs merge those into one. A slice of our axes is then one block of their rows and
-columns, or several where an outer axis is cut as well as an inner one.
+Ours have an axis for groups, heads and projection each; theirs merge those into one. A
+slice of our axes is then one block of their rows and columns, or several where an outer
+axis is cut as well as an inner one. Most of ours are [inputs..., outputs...]; queries,
+keys and values have their one input, `embedding`, before `projection`.
 """
 
 import itertools
@@ -21,27 +22,34 @@ def is_matrix(label: str) -> bool:
     return label.startswith(("attention/", "mlp/")) and not label.endswith("norm")
 
 
-def inputs(label: str) -> int:
-    """How many of the leading axes of a matrix of ours are its inputs."""
-    return 3 if label == "attention/output" else 1
+def input_axes(label: str, n: int) -> tuple[int, ...]:
+    """Which of the `n` axes of one layer of a matrix of ours are its inputs."""
+    if label == "attention/output":
+        return tuple(range(n - 1))
+    return (n - 2,)
 
 
 def stored(label: str, axes: Sequence[int]) -> tuple[int, ...]:
     """The shape in which others store one layer of ours with these axes."""
     if not is_matrix(label):
         return tuple(axes)
-    n = inputs(label)
-    return math.prod(axes[n:]), math.prod(axes[:n])
+    inputs = input_axes(label, len(axes))
+    size = math.prod(axes[i] for i in inputs)
+    return math.prod(axes) // size, size
 
 
 def read(block: Block, label: str, axes: Sequence[int], index: Index) -> np.ndarray:
     """The part `index` of a matrix with our `axes`, from the blocks that hold it."""
-    n = inputs(label)
-    columns = list(blocks(axes[:n], index[:n]))
-    rows = list(blocks(axes[n:], index[n:]))
+    inputs = input_axes(label, len(axes))
+    outputs = tuple(i for i in range(len(axes)) if i not in inputs)
+    of = lambda items, chosen: tuple(items[i] for i in chosen)
+    columns = list(blocks(of(axes, inputs), of(index, inputs)))
+    rows = list(blocks(of(axes, outputs), of(index, outputs)))
     pieces = [[block(r, c) for c in columns] for r in rows]
     whole = pieces[0][0] if len(rows) == len(columns) == 1 else np.block(pieces)
-    return whole.T.reshape(lengths(axes, index))
+    order = (*inputs, *outputs)
+    value = whole.T.reshape(of(lengths(axes, index), order))
+    return value.transpose(np.argsort(order))
 
 
 def lengths(axes: Sequence[int], index: Index) -> tuple[int, ...]:

@@ -6,8 +6,8 @@
 
 and, stacked over `layer`:
 
-    attention/query               [embedding, head_groups, query_heads, projection]
-    attention/key, value          [embedding, head_groups, projection]
+    attention/query               [head_groups, query_heads, embedding, projection]
+    attention/key, value          [head_groups, embedding, projection]
     attention/output              [head_groups, query_heads, projection, embedding]
     attention/query_norm, key_norm  [projection]            (Gemma 3)
     mlp/gate, up                  [embedding, neurons]
@@ -43,13 +43,13 @@ def shapes(spec: Spec) -> dict[str, dict[str, int]]:
     """The named shape of every parameter of `spec`, axes in storage order."""
     stream = {"embedding": spec.embedding}
     projection = {"projection": spec.projection}
-    keys = {"head_groups": spec.head_groups, **projection}
-    heads = {"head_groups": spec.head_groups, "query_heads": spec.query_heads}
+    groups = {"head_groups": spec.head_groups}
+    heads = {**groups, "query_heads": spec.query_heads}
     hidden = {"neurons": spec.neurons}
     stacked = {
-        "attention/query": {**stream, **heads, **projection},
-        "attention/key": {**stream, **keys},
-        "attention/value": {**stream, **keys},
+        "attention/query": {**heads, **stream, **projection},
+        "attention/key": {**groups, **stream, **projection},
+        "attention/value": {**groups, **stream, **projection},
         "attention/output": {**heads, **projection, **stream},
         "mlp/gate": {**stream, **hidden},
         "mlp/up": {**stream, **hidden},

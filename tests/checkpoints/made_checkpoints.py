@@ -139,6 +139,9 @@ def gguf_file(
     return path
 
 
+READS = ("attention/query", "attention/key", "attention/value")
+
+
 def _tensors(made: Model, llama: bool) -> dict[str, np.ndarray]:
     spec, params = made.spec, plain(made.params)
     out = {"token_embd.weight": params["embedder"]}
@@ -151,6 +154,7 @@ def _tensors(made: Model, llama: bool) -> dict[str, np.ndarray]:
         for i in range(spec.layers if label in GGUF_NAMES else 0):
             value = params[label][i]
             if label.startswith(("attention/", "mlp/")) and value.ndim > 1:
+                value = np.moveaxis(value, -2, 0) if label in READS else value
                 n = 3 if label == "attention/output" else 1
                 value = value.reshape(int(np.prod(value.shape[:n])), -1).T
             heads = {"attention/query": spec.heads, "attention/key": spec.head_groups}

@@ -91,9 +91,9 @@ def test_matrices_map_what_ours_map(exported):
         expected = np.einsum(subscripts, value, ours[label][layer]).reshape(-1)
         np.testing.assert_allclose(theirs(name, value), expected, rtol=1e-5, atol=1e-5)
 
-    same("self_attn.q_proj", x, "e,eghp->ghp", "attention/query")
-    same("self_attn.k_proj", x, "e,egp->gp", "attention/key")
-    same("self_attn.v_proj", x, "e,egp->gp", "attention/value")
+    same("self_attn.q_proj", x, "e,ghep->ghp", "attention/query")
+    same("self_attn.k_proj", x, "e,gep->gp", "attention/key")
+    same("self_attn.v_proj", x, "e,gep->gp", "attention/value")
     same("self_attn.o_proj", heads, "ghp,ghpe->e", "attention/output")
     same("mlp.gate_proj", x, "e,en->n", "mlp/gate")
     same("mlp.up_proj", x, "e,en->n", "mlp/up")

@@ -29,8 +29,9 @@ def parts(draw):
 def test_a_part_is_what_a_slice_of_the_whole_would_be(drawn):
     label, axes, index = drawn
     whole = np.arange(math.prod(axes)).reshape(axes)
-    n = matrix.inputs(label)
-    theirs = whole.reshape(math.prod(axes[:n]), -1).T
+    first = np.moveaxis(whole, 2, 0) if label == "attention/query" else whole
+    n = 3 if label == "attention/output" else 1
+    theirs = first.reshape(math.prod(first.shape[:n]), -1).T
     asked = []
 
     def block(rows, columns):
