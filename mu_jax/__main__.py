@@ -20,6 +20,7 @@ from mu_jax.console import Console
 from mu_jax.distributed import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
+from mu_jax.plan import chips
 from mu_jax.plan import command as plan
 from mu_jax.preemption import STATUS, Preempted
 from mu_jax.run import Run
@@ -77,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     console = Console()
+    if not chips.here():
+        chips.prepare()  # or the compiler of `mu plan`, if installed, complains of it
     try:
         return _command(argv, console)
     except UserError as error:

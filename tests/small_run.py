@@ -47,7 +47,7 @@ def get_config() -> Config:
             ),
         },
         selections={"top": Top(budget=9216)},
-        edit=GradientEdit(steps=6, learning_rate=1e-2, forget_batch=8, retain_batch=8),
+        edit=GradientEdit(steps=6, learning_rate=1e-3, forget_batch=8, retain_batch=8),
         recall=Recall(batch=24, limit=24),
         text_loss=TextLoss(limit=8),
         save_every=2,

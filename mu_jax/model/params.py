@@ -103,11 +103,16 @@ def sizes(spec: Spec) -> Sizes:
 def random(spec: Spec, seed: int, dtype=jnp.float32) -> Params:
     """Random parameters, scaled so that activations and logits stay near one.
 
-    Drawn by numpy: nothing compiles, and every backend gets the same bits.
+    Drawn by numpy: nothing compiles, and every backend gets the same bits. Heads are
+    drawn behind `embedding`, wherever that axis is stored.
     """
     rng, params = np.random.default_rng(seed), {}
     for label, shape in shapes(spec).items():
-        draw = rng.standard_normal(tuple(shape.values()), np.float32)
+        order = list(shape)
+        if label in ATTENTION[:3]:
+            order.sort(key=lambda axis: axis not in ("layer", "embedding"))
+        draw = rng.standard_normal([shape[axis] for axis in order], np.float32)
+        draw = draw.transpose([order.index(axis) for axis in shape])
         if label.endswith("norm"):
             value = 1 + 0.1 * draw
         elif label in ("embedder", "unembedder"):

@@ -31,7 +31,6 @@ from mu_jax.plan.costs import Work
 from mu_jax.plan.lengths import Lengths, assumed, shipped
 from mu_jax.plan.shapes import Shapes, bytes_a_device
 from mu_jax.selections import TENSORS
-from mu_jax.testing import tiny_spec
 from mu_jax.types import Prompts, Scores, Selection, Site
 
 _HUB = re.compile(r"(?:google/|meta-llama/(?:Meta-)?)(.+?)(?:-pt|-it|-Instruct)?")
@@ -62,8 +61,8 @@ class Program:
 
 def spec_of(model: str) -> Spec:
     """The shape of a model by its name here or on the hub; its weights are not read."""
-    if model == TINY:
-        return tiny_spec()
+    if model in TINY:
+        return TINY[model]()
     found = _HUB.fullmatch(model)
     short = found[1].lower() if found else model
     return spec(re.sub(r"^(gemma|llama)-([23])", r"\1\2", short))

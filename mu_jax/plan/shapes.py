@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from penzai import pz
 
 from mu_jax.model.network import Network
-from mu_jax.model.params import Params, shapes
+from mu_jax.model.params import Params, dtype_of, shapes
 from mu_jax.model.specs import Spec
 from mu_jax.plan.lengths import Lengths
 from mu_jax.sharding import Layout
@@ -36,11 +36,14 @@ class Shapes:
     @functools.cached_property
     def params(self) -> Params:
         """The whole model, each weight where it lives."""
-        return {label: self.weight(shape) for label, shape in shapes(self.spec).items()}
+        return {
+            label: self.weight(label, shape)
+            for label, shape in shapes(self.spec).items()
+        }
 
-    def weight(self, shape: dict[str, int]) -> pz.nx.NamedArray:
-        where = self.layout.weights(shape)
-        struct = Struct(tuple(shape.values()), self.dtype, sharding=where)
+    def weight(self, label: str, shape: dict[str, int]) -> pz.nx.NamedArray:
+        where, dtype = self.layout.weights(shape), dtype_of(label, self.dtype)
+        struct = Struct(tuple(shape.values()), dtype, sharding=where)
         axes: Any = OrderedDict(shape)
         return pz.nx.NamedArray(named_axes=axes, data_array=struct)
 

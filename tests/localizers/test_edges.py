@@ -87,7 +87,7 @@ def heads_read(model, kind, layer, x):
     """[batch, seq, head or group, projection] what attention makes of the stream."""
     normed = rms(model, x, "pre_attention_norm", layer)
     weight = weight_of(model, f"attention/{kind}", layer)
-    made = np.tensordot(normed, weight, axes=1)
+    made = np.tensordot(normed, weight, axes=([-1], [-2]))
     made = made.reshape(*made.shape[:2], -1, model.spec.projection)
     if kind != "value":
         if model.spec.qk_norm:
