@@ -10,14 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_jax.checkpoints import (
-    delta,
-    delta_file,
-    edits,
-    export_dir,
-    huggingface_dir,
-    official_dir,
-)
+from mu_jax.checkpoints import delta, delta_file, edits, export_dir
+from mu_jax.checkpoints.huggingface import directory as huggingface_dir
+from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError

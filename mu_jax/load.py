@@ -5,7 +5,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mu_jax.checkpoints import cache, gguf, hub, huggingface_source, official_dir
+from mu_jax.checkpoints import cache, hub
+from mu_jax.checkpoints.gguf import file as gguf
+from mu_jax.checkpoints.huggingface.folder import open_folder
+from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.checkpoints.source import Memory, Source, place
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
@@ -78,11 +81,9 @@ def _source(name: str, progress: Progress) -> Source:
     if name.endswith(".gguf"):
         return _converted(path, gguf.sha256(path), progress)
     if path.is_dir():
-        return huggingface_source.open_folder(path)
+        return open_folder(path)
     if hub.is_id(name):
-        return huggingface_source.open_folder(
-            hub.fetch(name, progress), name.partition("@")[0]
-        )
+        return open_folder(hub.fetch(name, progress), name.partition("@")[0])
     spec(name)  # a misspelt name says which one was meant
     raise UserError(
         f"no weights for {name!r} are installed",

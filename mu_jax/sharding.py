@@ -108,6 +108,9 @@ class Layout:
         """Where a parameter with these named axes, in this order, lives."""
         return self._sharding(shape, WEIGHTS)
 
+    def __str__(self) -> str:
+        return " x ".join(f"{axis} {n}" for axis, n in self.mesh.shape.items())
+
     @property
     def replicated(self) -> NamedSharding:
         """A copy on every device."""

@@ -188,7 +188,7 @@ class Ours:
         from safetensors.numpy import save_file
 
         import mu_jax as mu
-        from mu_jax.checkpoints.huggingface import to_huggingface
+        from mu_jax.checkpoints.huggingface.names import to_huggingface
 
         WEIGHTS.mkdir(exist_ok=True)
         if not (config := WEIGHTS / "config.json").exists():

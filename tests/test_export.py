@@ -11,8 +11,10 @@ from safetensors.numpy import load_file
 
 from mu_jax import deltas
 from mu_jax.__main__ import main
-from mu_jax.checkpoints import delta, delta_file, edits, huggingface_dir, official_dir
-from mu_jax.checkpoints.huggingface import tensors
+from mu_jax.checkpoints import delta, delta_file, edits
+from mu_jax.checkpoints.huggingface import directory as huggingface_dir
+from mu_jax.checkpoints.huggingface.names import tensors
+from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.config import encode
 from mu_jax.console import Console
 from mu_jax.errors import UserError

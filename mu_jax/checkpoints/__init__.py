@@ -1,1 +1,8 @@
-"""Pretrained weights in: read, convert, cache; and the official Flax layout."""
+"""Weights in and out.
+
+source      a checkpoint of any format, read part by part, straight into its shards
+huggingface, gguf, official   the formats           hub, cache   where they lie
+matrix, fields, safetensors_file   what formats have in common
+edits, snapshots   an edit of a run, and one that is still running (orbax)
+delta, delta_file  an edit that travels             export_dir   a directory for others
+"""

@@ -10,6 +10,7 @@ from mu_jax.errors import UserError
 from mu_jax.plan import costs
 from mu_jax.plan.chips import GIB, Topology, quiet
 from mu_jax.plan.programs import Program, programs, spec_of
+from mu_jax.sharding import Layout
 from mu_jax.types import Progress, silent
 
 EFFORT = 9
@@ -56,6 +57,10 @@ class Plan:
     config: Config
     topology: Topology
     stages: tuple[Stage, ...]
+
+    @property
+    def layout(self) -> Layout:
+        return self.config.mesh.layout(self.topology.devices)
 
     @property
     def fits(self) -> bool:

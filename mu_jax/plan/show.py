@@ -18,7 +18,7 @@ def as_json(plan: Plan) -> dict:
         "config": plan.config.name,
         "topology": plan.topology.name,
         "chips": plan.topology.chips,
-        "mesh": str(plan.config.mesh),
+        "mesh": str(plan.layout),
         "fits": plan.fits,
         "chip_hours": plan.chip_hours,
         "stages": [{k: getattr(s, k) for k in _FIELDS} for s in plan.stages],
@@ -29,7 +29,7 @@ def lines(plan: Plan) -> Iterator[str]:
     """For people."""
     yield (
         f"{plan.config.name} on {plan.topology.name} ({plan.topology.chips} chips),"
-        f" mesh {plan.config.mesh}, weights {plan.config.dtype}"
+        f" mesh {plan.layout}, weights {plan.config.dtype}"
     )
     yield (
         "planned, not measured; prompt lengths assumed:"

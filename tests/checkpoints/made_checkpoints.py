@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mu_jax.checkpoints.huggingface import to_huggingface
+from mu_jax.checkpoints.huggingface.names import to_huggingface
 from mu_jax.model.model import Model
 from mu_jax.model.params import shapes
 from mu_jax.model.specs import STRETCHED

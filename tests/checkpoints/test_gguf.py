@@ -9,7 +9,7 @@ import made_checkpoints as made
 import numpy as np
 import pytest
 
-from mu_jax.checkpoints import gguf
+from mu_jax.checkpoints.gguf import file as gguf
 from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 from mu_jax.model.params import shapes
@@ -87,7 +87,7 @@ def test_rows_are_dequantised_only_when_asked_for(tmp_path, monkeypatch):
 
 
 def test_the_table_of_published_models_is_recognised():
-    from mu_jax.checkpoints import gguf_spec
+    from mu_jax.checkpoints.gguf import spec as gguf_spec
     from mu_jax.model.specs import SPECS
 
     def fields(kind, **values):

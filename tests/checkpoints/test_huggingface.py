@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mu_jax.checkpoints.huggingface import to_huggingface
+from mu_jax.checkpoints.huggingface.names import to_huggingface
 from mu_jax.errors import UserError
 from mu_jax.model.specs import SPECS
 from mu_jax.testing import tiny_model, tiny_spec

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mu_jax.checkpoints import huggingface_dir
-from mu_jax.checkpoints.huggingface import tensor_name, tensors
-from mu_jax.checkpoints.huggingface_config import config
+from mu_jax.checkpoints.huggingface import directory as huggingface_dir
+from mu_jax.checkpoints.huggingface.config import config
+from mu_jax.checkpoints.huggingface.names import tensor_name, tensors
 from mu_jax.checkpoints.safetensors_file import places, write_shards
 from mu_jax.errors import UserError
 from mu_jax.model.params import name_axes

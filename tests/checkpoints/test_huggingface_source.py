@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mu_jax.checkpoints.huggingface_source import open_folder
+from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 from mu_jax.model.network import Network

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mu_jax.checkpoints.huggingface_config import config as written
-from mu_jax.checkpoints.huggingface_spec import spec
+from mu_jax.checkpoints.huggingface.config import config as written
+from mu_jax.checkpoints.huggingface.spec import spec
 from mu_jax.errors import UserError
 from mu_jax.model.specs import SPECS, Spec
 from mu_jax.testing import tiny_llama, tiny_spec

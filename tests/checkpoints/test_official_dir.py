@@ -11,8 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mu_jax.checkpoints import official_dir
-from mu_jax.checkpoints.official import leaves, official_shapes, to_official
+from mu_jax.checkpoints.official import directory as official_dir
+from mu_jax.checkpoints.official.layout import leaves, official_shapes, to_official
 from mu_jax.errors import UserError
 from mu_jax.model.params import random, shapes
 from mu_jax.model.specs import SPECS
@@ -111,7 +111,7 @@ SHARDED = """
 import sys
 import numpy as np
 from pathlib import Path
-from mu_jax.checkpoints import official_dir
+from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.sharding import Mesh
 from mu_jax.testing import tiny_model, tiny_spec
 

@@ -137,7 +137,7 @@ HALF = (
 import jax
 port, process, folder = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
-from mu_jax.checkpoints.huggingface_source import open_folder
+from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.source import place
 from mu_jax.sharding import Mesh
 layout = Mesh(data=1, fsdp=2).layout()
@@ -205,7 +205,8 @@ def test_a_process_with_half_of_the_shards_never_holds_the_model(large):
 CONVERT = (
     WATCH
     + """
-from mu_jax.checkpoints import cache, gguf
+from mu_jax.checkpoints import cache
+from mu_jax.checkpoints.gguf import file as gguf
 source = gguf.open_file(Path(sys.argv[1]))
 _, rise = watched(lambda: cache.write(Path(sys.argv[2]), source))
 print(rise, *(f.stat().st_size for f in Path(sys.argv[2]).glob("layer*")))

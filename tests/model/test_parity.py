@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mu_jax.checkpoints.official import from_official, to_official
+from mu_jax.checkpoints.official.layout import from_official, to_official
 from mu_jax.errors import UserError
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params, name_axes, shapes

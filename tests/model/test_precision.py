@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mu_jax as mu
-from mu_jax.checkpoints.huggingface import to_huggingface
+from mu_jax.checkpoints.huggingface.names import to_huggingface
 from mu_jax.model.params import dtype_of
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 

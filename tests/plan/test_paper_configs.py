@@ -62,8 +62,7 @@ def test_what_every_edit_holds_fits_sixteen_small_chips(config):
         assert sum(program.holds.values()) < where.chip.hbm, program.name
 
 
-def test_gemma_2_9bs_fact_lookup_edit_fits_four_small_chips_with_room():
-    config = load(str(FOLDER / "gemma2_9b_sports.py"))
+def test_the_fact_lookup_edit_fits_four_small_chips_with_room(config):
     (stage,) = plan(config, topology("v5e:2x2"), "edit flu").stages
     assert stage.fits and stage.peak_bytes < 13 * GIB
     assert stage.collectives["all-gather"] > stage.collectives["all-reduce"]

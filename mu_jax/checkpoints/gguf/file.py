@@ -23,8 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from mu_jax.checkpoints import gguf_spec, gguf_tokenizer, matrix
-from mu_jax.checkpoints.huggingface_config import is_llama
+from mu_jax.checkpoints import matrix
+from mu_jax.checkpoints.gguf import spec as gguf_spec
+from mu_jax.checkpoints.gguf import tokenizer as gguf_tokenizer
+from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
 from mu_jax.model import tokenizer

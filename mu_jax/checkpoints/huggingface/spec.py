@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mu_jax.checkpoints import huggingface_rope
 from mu_jax.checkpoints.fields import LAYERS, Fields
+from mu_jax.checkpoints.huggingface import rope as rotary
 from mu_jax.errors import UserError
 from mu_jax.model.specs import SPECS, Spec, gemma1, gemma2, gemma3, llama3
 
@@ -116,7 +116,7 @@ def _sizes(fields: Fields) -> dict[str, Any]:
 
 
 def _llama(fields: Fields, name: str) -> Spec:
-    rope = huggingface_rope.same(fields, llama=True)
+    rope = rotary.same(fields, llama=True)
     base = llama3(
         name,
         **_sizes(fields),
@@ -132,9 +132,9 @@ def _gemma(fields: Fields, name: str, kind: str) -> Spec:
     build = {"gemma": gemma1, "gemma2": gemma2, "gemma3_text": gemma3}[kind]
     base = build(name, **_sizes(fields))
     if kind == "gemma3_text":
-        near, far = huggingface_rope.both(fields)
+        near, far = rotary.both(fields)
     else:
-        near = far = huggingface_rope.same(fields)
+        near = far = rotary.same(fields)
     windows = base.windows if kind == "gemma" else _windows(fields, kind, base.layers)
     ropes = [near if window else far for window in windows]
     base = dataclasses.replace(

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from mu_jax.checkpoints import matrix
-from mu_jax.checkpoints.huggingface_config import config, is_llama
+from mu_jax.checkpoints.huggingface.config import config, is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, shapes
 from mu_jax.model.specs import Spec

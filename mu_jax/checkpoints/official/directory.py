@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from mu_jax.checkpoints.huggingface_config import is_llama
-from mu_jax.checkpoints.official import (
+from mu_jax.checkpoints.huggingface.config import is_llama
+from mu_jax.checkpoints.official.layout import (
     TOP,
     Tensor,
     check,

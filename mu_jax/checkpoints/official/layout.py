@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mu_jax.checkpoints.huggingface_config import is_llama
+from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mu_jax.checkpoints import huggingface_spec, matrix
-from mu_jax.checkpoints.huggingface import tensor_name
-from mu_jax.checkpoints.huggingface_config import is_llama
-from mu_jax.checkpoints.huggingface_files import CONFIG, content, digest, weights
+from mu_jax.checkpoints import matrix
+from mu_jax.checkpoints.huggingface import spec as huggingface_spec
+from mu_jax.checkpoints.huggingface.config import is_llama
+from mu_jax.checkpoints.huggingface.files import CONFIG, content, digest, weights
+from mu_jax.checkpoints.huggingface.names import tensor_name
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
 from mu_jax.model import tokenizer

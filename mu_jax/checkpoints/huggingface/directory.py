@@ -14,8 +14,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import sentencepiece
 
-from mu_jax.checkpoints.huggingface import leave, tensor_name, tensors
-from mu_jax.checkpoints.huggingface_config import config
+from mu_jax.checkpoints.huggingface.config import config
+from mu_jax.checkpoints.huggingface.names import leave, tensor_name, tensors
 from mu_jax.checkpoints.safetensors_file import (
     Place,
     overwrite,

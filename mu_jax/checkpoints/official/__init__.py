@@ -1,0 +1,1 @@
+"""Official Gemma checkpoints: layout of the parameters, directory (orbax) on disk."""
