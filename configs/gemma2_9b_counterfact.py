@@ -9,8 +9,8 @@ its fact-lookup layers are named outright (3, 4, 7, 8, 9),
 and masters are float32. The localizers are the clean ones, not the paper's modes.
 
 Planned, not measured, with the settings below (weights over all chips, four parts a
-step, blocks recomputed): the fact-lookup edit peaks at 9.7 GiB a chip on v5e:2x2, the
-nonlocalized one at 10.1 on v5e:4x4; a v5e chip has 15.75.
+step, blocks recomputed): the fact-lookup edit peaks at 8.9 GiB a chip on v5e:2x2, the
+nonlocalized one at 9.5 on v5e:4x4; a v5e chip has 15.75.
 """
 
 from mu_jax.config import Config, Tuning

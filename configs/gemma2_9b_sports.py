@@ -9,8 +9,8 @@ its fact-lookup layers are named outright (MLPs 2-6), and masters are float32. T
 localizers are the clean ones, not the paper's modes.
 
 Planned, not measured, with the settings below (weights over all chips, four parts a
-step, blocks recomputed): the fact-lookup edit peaks at 9.2 GiB a chip on v5e:2x2, the
-nonlocalized one at 10.1 on v5e:4x4; a v5e chip has 15.75.
+step, blocks recomputed): the fact-lookup edit peaks at 9.0 GiB a chip on v5e:2x2, the
+nonlocalized one at 9.6 on v5e:4x4; a v5e chip has 15.75.
 """
 
 from mu_jax.config import Config, Tuning

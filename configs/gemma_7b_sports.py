@@ -9,8 +9,8 @@ its fact-lookup layers are named outright (MLPs 2-7), and masters are float32. T
 localizers are the clean ones, not the paper's modes.
 
 Planned, not measured, with the settings below (weights over all chips, four parts a
-step, blocks recomputed): the fact-lookup edit peaks at 10.7 GiB a chip on v5e:2x2, the
-nonlocalized one at 9.5 on v5e:4x4; a v5e chip has 15.75.
+step, blocks recomputed): the fact-lookup edit peaks at 10.4 GiB a chip on v5e:2x2, the
+nonlocalized one at 8.9 on v5e:4x4; a v5e chip has 15.75.
 """
 
 from mu_jax.config import Config, Tuning

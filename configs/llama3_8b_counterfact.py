@@ -9,8 +9,8 @@ its fact-lookup layers are named outright (5, 6, 9, 13),
 and masters are float32. The localizers are the clean ones, not the paper's modes.
 
 Planned, not measured, with the settings below (weights over all chips, four parts a
-step, blocks recomputed): the fact-lookup edit peaks at 7.8 GiB a chip on v5e:2x2, the
-nonlocalized one at 8.4 on v5e:4x4; a v5e chip has 15.75.
+step, blocks recomputed): the fact-lookup edit peaks at 7.1 GiB a chip on v5e:2x2, the
+nonlocalized one at 7.8 on v5e:4x4; a v5e chip has 15.75.
 """
 
 from mu_jax.config import Config, Tuning
