@@ -103,6 +103,7 @@ def write_shards(
     def flush():
         part = folder / f"{len(names)}.partial"
         save_file(held, part, {"format": "pt"})
+        part.chmod(0o644)  # not the writer's alone
         names.append(list(held))
         held.clear()
 
