@@ -118,7 +118,10 @@ class RunDir:
         self.write_lines("evals.jsonl", map(dataclasses.asdict, rows))
 
     def read_rows(self) -> list[Row]:
-        return list(self.read_lines("evals.jsonl", "evaluate", lambda r: Row(**r)))
+        build = lambda line: Row(
+            **{**line, "values": tuple(map(float, line["values"]))}
+        )
+        return list(self.read_lines("evals.jsonl", "evaluate", build))
 
     # ---- stamps: which settings an artefact was made with
 

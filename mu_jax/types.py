@@ -24,6 +24,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mu_jax.statistics import estimate
+
 Tensor = jax.Array | np.ndarray
 """Prompts live on the host until a program takes them in."""
 
@@ -256,10 +258,13 @@ UNEDITED = "unedited"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measured number with its provenance; one line of `evals.jsonl`.
+    """One measurement with its provenance; one line of `evals.jsonl`.
 
-    `stderr` is the standard error of `mean` over the `n` facts (or sequences) and is
-    None where n is 1. `note` says why a number should not be read as a result.
+    `values` has one number a fact (or sequence), in the order of the facts, so that
+    models can be compared in pairs. `mean`, and the interval from `low` to `high`, are
+    `statistics.estimate` of them. `at` says where on a curve it was measured
+    ("rate=0.0001 step=10", "layer=3"), `budget` what an attacker spent, `seed` which
+    seed attacked, `note` why a number should not be read as a result.
     """
 
     model: str
@@ -267,22 +272,25 @@ class Row:
     split: str
     prompt: str
     metric: str
+    values: tuple[float, ...]
     mean: float
-    stderr: float | None
+    low: float | None
+    high: float | None
     n: int
+    at: str = ""
+    budget: str = ""
+    seed: int = 0
     note: str = ""
 
     @classmethod
-    def of(
-        cls, values: Float[np.ndarray, " n"], *, note: str = "", **where: str
-    ) -> "Row":
-        """The mean of `values` and its standard error (deviation over sqrt(n))."""
-        values = np.asarray(values, np.float64)
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+    def of(cls, values: Float[np.ndarray, " n"], **where: Any) -> "Row":
+        """The row of these values; `where` are its other fields."""
+        found = estimate(values)
         return cls(
+            values=tuple(round(float(v), 6) for v in np.asarray(values)),
+            mean=found.mean,
+            low=found.low,
+            high=found.high,
+            n=found.n,
             **where,
-            mean=float(values.mean()),
-            stderr=None if error is None else float(error),
-            n=len(values),
-            note=note,
         )

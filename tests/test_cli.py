@@ -1,5 +1,6 @@
 """The command line, run for real on the tiny model: what it makes, how it fails."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,13 +18,14 @@ from mu_jax.__main__ import main
 from mu_jax.config import load
 from mu_jax.report import figures
 from mu_jax.run_dir import RunDir
+from mu_jax.types import Row
 
 ROOT = Path(__file__).parents[1]
 TINY = str(ROOT / "configs/tiny.py")
 STAGES = ("facts", "localize", "select", "edit", "evaluate", "report", "run")
 SELECTIONS = ("flu", "attribution")
 TAG = "<script>alert(1)</script>"
-KEYS = {"model", "eval", "split", "prompt", "metric", "mean", "stderr", "n"}
+KEYS = {field.name for field in dataclasses.fields(Row)}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -285,11 +287,13 @@ def test_every_line_of_evals_has_its_provenance(finished):
     assert {row["model"] for row in rows} == {"unedited", *SELECTIONS}
     assert {row["eval"] for row in rows} == {"recall", "text"}
     where = [
-        tuple(row[k] for k in sorted(KEYS - {"mean", "stderr", "n"})) for row in rows
+        tuple(row[k] for k in sorted(KEYS - {"values", "mean", "low", "high", "n"}))
+        for row in rows
     ]
     assert len(set(where)) == len(where)
     for row in rows:
-        assert row["n"] >= 1 and (row["stderr"] is None) == (row["n"] == 1)
+        assert len(row["values"]) == row["n"] >= 1
+        assert row["low"] <= row["mean"] <= row["high"]
 
 
 def test_every_number_of_the_first_table_is_in_evals(finished):
@@ -316,7 +320,7 @@ def test_every_number_of_the_first_table_is_in_evals(finished):
                 if (r["model"], r["split"], r["metric"]) == (model, split, metric)
                 and r["prompt"] == (prompt or "text")
             ]
-            assert cell == f"{row['mean']:.2f} ±{row['stderr']:.2f}"
+            assert cell == (f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
             seen += 1
     assert seen >= len(body)
 

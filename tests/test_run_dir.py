@@ -26,8 +26,20 @@ SELECTION = Selection(
     "flu", (("mlp/down", (1, 2)), ("mlp/gate", (1, 2))), 1234, "probe curve"
 )
 ROWS = [
-    Row("unedited", "recall", "forget", "train", "p_true", 1 / 3, 0.01, 9, "why"),
-    Row("flu", "text", "heldout", "text", "loss", 2.5, None, 1),
+    Row(
+        "unedited",
+        "recall",
+        "forget",
+        "train",
+        "p_true",
+        (0.25, 0.5),
+        1 / 3,
+        0.2,
+        0.4,
+        9,
+        note="why",
+    ),
+    Row("flu", "text", "heldout", "text", "loss", (2.5,), 2.5, None, None, 1),
 ]
 
 
@@ -69,7 +81,9 @@ def test_rows_are_read_as_written(run):
 @given(text=st.text(), number=st.floats(allow_nan=False))
 def test_any_text_and_number_survive(tmp_path_factory, text, number):
     run = RunDir(tmp_path_factory.getbasetemp() / "any")
-    row = Row("m", "recall", "forget", text, "p", number, None, 1, text)
+    row = Row(
+        "m", "recall", "forget", text, "p", (number,), number, None, None, 1, text
+    )
     fact = Fact(text, text, text, text, text, text, (text,), (text, text))
     run.write_rows([row])
     run.write_asked([(fact, number)])

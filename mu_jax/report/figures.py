@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mu_jax.report.tables import Table
-from mu_jax.types import Scores, Site
+from mu_jax.types import Row, Scores, Site
 
 _INK = ("#1f5fa8", "#d1622b", "#3a8f5c", "#8a4fa3", "#8c8c8c", "#b8325a")
 
@@ -206,6 +206,13 @@ def _leading_zeros(table: np.ndarray) -> int:
     return int(some.argmax()) if some.any() else 0
 
 
+def _reach(row: Row | None) -> tuple[float, float]:
+    """How far the interval of a row reaches below and above its mean."""
+    if row is None or row.low is None or row.high is None:
+        return 0.0, 0.0
+    return max(row.mean - row.low, 0.0), max(row.high - row.mean, 0.0)
+
+
 def transfer(table: Table) -> Figure:
     """How often each edited model gives the injected answer, format by format."""
     models, formats = table.models[1:], table.direct
@@ -215,9 +222,16 @@ def transfer(table: Table) -> Figure:
     for i, (model, color) in enumerate(zip(models, _cycle(len(models)), strict=True)):
         rows = [table.recall(model, "forget", p, "choice_injected") for p in formats]
         means = [r.mean if r else 0.0 for r in rows]
-        errors = [(r.stderr or 0.0) if r else 0.0 for r in rows]
+        ends = [_reach(row) for row in rows]
         places = np.arange(len(formats)) + (i - (len(models) - 1) / 2) * width
-        axes.bar(places, means, width * 0.9, yerr=errors, color=color, label=model)
+        axes.bar(
+            places,
+            means,
+            width * 0.9,
+            yerr=np.transpose(ends),
+            color=color,
+            label=model,
+        )
     axes.set_xticks(range(len(formats)), formats)
     axes.set_ylim(0, 1.12)
     axes.set_ylabel("injected answer given")

@@ -67,11 +67,12 @@ class Table:
 
 
 def cell(row: Row | None, errors: bool = True) -> str:
-    """A mean with its standard error, or a dash where nothing was measured."""
+    """A mean with its interval, or a dash where nothing was measured."""
     if row is None:
         return "-"
-    error = "" if row.stderr is None or not errors else f" ±{row.stderr:.2f}"
-    return f"{row.mean:.2f}{error}"
+    if row.low is None or not errors:
+        return f"{row.mean:.2f}"
+    return f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
 
 
 def summary(table: Table, edited: dict[str, str], *, errors: bool = True) -> Grid:
@@ -120,7 +121,7 @@ def _caption(table: Table, near: bool, errors: bool) -> str:
         f"held-out kept: share of {n['heldout']} retained facts the edit never saw that"
         " are still answered right (higher is better).",
         "text loss: nats a token on general text (lower is better).",
-        "± is one standard error over facts." * errors,
+        "In brackets: 95 % intervals, bootstrapped over facts." * errors,
         *(f"{p}: {why}." for p, why in table.notes.items()),
     ]
     return " ".join(part for part in parts if part)

@@ -147,14 +147,19 @@ def test_probe_curves_name_both_ranges():
     assert "control: shuffled labels" in said
 
 
+def row(*where) -> Row:
+    *where, mean = where
+    return Row(*where, (mean,), mean, mean - 0.1, mean + 0.1, 4)
+
+
 def rows(formats, models=("unedited", "flu")) -> Table:
     return Table(
         [
-            Row(model, "recall", "forget", prompt, "choice_injected", 0.5, 0.1, 4)
+            row(model, "recall", "forget", prompt, "choice_injected", 0.5)
             for model in models
             for prompt in formats
         ]
-        + [Row(m, "text", "heldout", "text", "loss", 4.0, None, 1) for m in models]
+        + [row(m, "text", "heldout", "text", "loss", 4.0) for m in models]
     )
 
 

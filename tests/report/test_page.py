@@ -53,7 +53,7 @@ def filled(path, config=CONFIG, evil="fine", scores=ALL) -> RunDir:
     models = ("unedited", *config.selections)
     note = f"not informative: {evil}"
     run.write_rows(
-        Row(*where, 0.5, 0.1, 8, note if prompt == "mcq" else "")
+        Row(*where, (0.5,), 0.5, 0.4, 0.6, 8, note=note if prompt == "mcq" else "")
         for model in models
         for split in splits
         for prompt in FORMATS

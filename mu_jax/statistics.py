@@ -1,0 +1,95 @@
+"""How sure is a mean? Intervals from resampling, over facts and over seeds.
+
+Percentile bootstrap, seeded, so that a table made twice is the same table. Where all
+values are 0 or all are 1 there is nothing to resample, and a bootstrap would claim
+certainty: Wilson's interval stands in for it (16 of 16 is .81 to 1).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean, and the interval that holds it at `LEVEL`.
+
+    `low` and `high` are None where one value says nothing about its spread. `n` counts
+    facts, and `seeds` how often each was measured.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    seeds: int = 1
+
+
+def estimate(values: Float[np.ndarray, "*seeds n"] | Sequence) -> Estimate:
+    """The mean of values over facts, or over facts and seeds.
+
+    With several seeds both are resampled, crossed: the same facts were measured under
+    every seed.
+    """
+    table = np.atleast_2d(np.asarray(values, np.float64))
+    seeds, n = table.shape
+    low, high = _wilson(table) or _bootstrap(table)
+    return Estimate(float(table.mean()), low, high, n, seeds)
+
+
+def difference(
+    a: Float[np.ndarray, "*seeds n"], b: Float[np.ndarray, "*seeds n"]
+) -> Estimate:
+    """a - b, fact by fact: what two models were both asked is compared in pairs.
+
+    Several seeds of either are averaged first, since they do not correspond.
+
+    Raises:
+      ValueError: different numbers of facts.
+    """
+    means = [np.atleast_2d(np.asarray(x, np.float64)).mean(axis=0) for x in (a, b)]
+    if means[0].shape != means[1].shape:
+        raise ValueError(f"{means[0].shape} and {means[1].shape} are not pairs")
+    found = means[0] - means[1]
+    low, high = _bootstrap(found[None])
+    return Estimate(float(found.mean()), low, high, len(found))
+
+
+def _bootstrap(
+    table: Float[np.ndarray, "seeds n"],
+) -> tuple[float | None, float | None]:
+    seeds, n = table.shape
+    if n == 1 and seeds == 1:
+        return None, None
+    if seeds == 1:
+        means = table[0][_draws(n)].mean(axis=1)
+    else:
+        which = _draws(seeds, "seeds")
+        means = np.array(
+            [table[s][:, i].mean() for s, i in zip(which, _draws(n), strict=True)]
+        )
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=64)
+def _draws(n: int, salt: str = "") -> Int[np.ndarray, "resamples n"]:
+    rng = np.random.default_rng([n, len(salt)])
+    return rng.integers(n, size=(RESAMPLES, n))
+
+
+def _wilson(table: Float[np.ndarray, "seeds n"]) -> tuple[float, float] | None:
+    """The interval of all facts out of all, or of none; None for any other values."""
+    if not ((table == 0).all() or (table == 1).all()):
+        return None
+    from scipy.stats import binomtest
+
+    n = table.shape[1]  # seeds repeat the same facts and add none
+    found = binomtest(int(table[0].sum()), n).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
