@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -12,6 +12,7 @@ SHARES = arrays(float, st.integers(2, 40), elements=st.floats(0, 1))
 
 
 @given(SHARES)
+@settings(deadline=None)
 def test_the_interval_holds_the_mean_and_stays_in_range(values):
     found = estimate(values)
     assert found.n == len(values)
