@@ -60,6 +60,32 @@ def difference(
     return Estimate(float(found.mean()), low, high, len(found))
 
 
+def recovered(
+    after: Float[np.ndarray, "*seeds n"],
+    never_knew: Float[np.ndarray, "*seeds n"],
+    original: Float[np.ndarray, "*seeds n"],
+) -> Estimate | None:
+    """(after - never knew) / (original - never knew), of means over facts.
+
+    0: nothing is back that a model which never knew would not have learned too; 1: all
+    is. May lie outside [0, 1]. Facts are resampled with their twins; None where the
+    original is no better than the control, so that there is nothing to recover.
+    """
+    a, c, o = (
+        np.atleast_2d(np.asarray(x, np.float64)).mean(axis=0)
+        for x in (after, never_knew, original)
+    )
+    if o.mean() - c.mean() < 0.05:
+        return None
+    draws = _draws(len(a))
+    gap = (o - c)[draws].mean(axis=1)
+    shares = (a - c)[draws].mean(axis=1)[gap > 0] / gap[gap > 0]
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(shares, (tail, 1 - tail))
+    share = (a - c).mean() / (o - c).mean()
+    return Estimate(float(share), float(low), float(high), len(a))
+
+
 def _bootstrap(
     table: Float[np.ndarray, "seeds n"],
 ) -> tuple[float | None, float | None]:

@@ -13,17 +13,21 @@ Answers are judged by their first token (method §5).
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched, prompts, shared_prefix
 from mu_jax.model.model import Model, run
 from mu_jax.sharding import fetch
 from mu_jax.types import Fact, Facts, Progress, Prompts, Row, Split, silent
+
+Ask = Callable[[Prompts, int], Float[Array, "batch vocabulary"]]
+"""Logits where the answers to prompts begin; the number is that of shared tokens."""
 
 Measured = dict[tuple[str, str], dict[str, np.ndarray]]
 """(prompt format, split) -> metric -> one value a fact.
@@ -136,10 +140,14 @@ def answers(
     template: Format,
     batch: int,
     progress: Progress = silent,
+    ask: Ask | None = None,
 ) -> dict[str, np.ndarray]:
     """The metrics of the module's docstring: {metric: [fact]}.
 
     One value for each of `askable(facts, template)`; no metrics where those are none.
+
+    Args:
+      ask: what answers in place of a plain run of the model.
     """
     each = [template.questions(fact) for fact in askable(facts, template)]
     questions = [q for of_one in each for q in of_one]
@@ -151,7 +159,10 @@ def answers(
     prefix, pieces = shared_prefix(asked), []
     progress(f"asking in the format {template.name}", 0, total)
     for part, n in batched(asked, size):
-        values = _metrics(model.network, model.params, part, prefix)
+        if ask is None:
+            values = _metrics(model.network, model.params, part, prefix)
+        else:
+            values = metrics(ask(part, prefix), part)
         pieces.append({k: v[:n] for k, v in fetch(values).items()})
         done = min(len(pieces) * size, total)
         progress(f"asking in the format {template.name}", done, total)
@@ -165,7 +176,15 @@ def answers(
 
 @functools.partial(jax.jit, static_argnames=("network", "prefix"))
 def _metrics(network, params, asked: Prompts, prefix: int) -> dict[str, jax.Array]:
-    logits = run(network, params, asked, {}, prefix=prefix).logits.astype(jnp.float32)
+    return metrics(run(network, params, asked, {}, prefix=prefix).logits, asked)
+
+
+@jax.jit
+def metrics(
+    logits: Float[Array, "batch vocabulary"], asked: Prompts
+) -> dict[str, jax.Array]:
+    """The metrics of the module's docstring, of each question: {metric: [batch]}."""
+    logits = logits.astype(jnp.float32)
     options = jnp.take_along_axis(logits, asked.options, axis=1)
     p_all = jax.nn.softmax(logits, axis=1)
     p_options = jax.nn.softmax(options, axis=1)

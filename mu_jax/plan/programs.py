@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from mu_jax.config import Config
-from mu_jax.edits.gradient import Batch, GradientEdit, State, update
+from mu_jax.edits.descent import Batch, Descent, State, update
 from mu_jax.evals import recall, utility
 from mu_jax.load import TINY
 from mu_jax.localizers.probes import Probes
@@ -165,13 +165,14 @@ def _edit(
     return Program(
         f"edit {name}",
         lambda: update.lower(
-            edit,
+            edit.program,
             shapes.network,
             selection,
             length.prefix,
             shapes.params,
             state,
             batch,
+            jax.ShapeDtypeStruct((), jnp.float32),
         ),
         edit.steps,
         costs.step(shapes.spec, edit, selection, length, config.text.length),
@@ -185,8 +186,8 @@ def _edit(
     )
 
 
-def _state(edit: GradientEdit, selection: Selection, shapes: Shapes) -> State:
-    begin = functools.partial(edit._begin, selection)
+def _state(edit: Descent, selection: Selection, shapes: Shapes) -> State:
+    begin = functools.partial(edit.begin, selection)
     state = jax.eval_shape(begin, shapes.params)
     return jax.tree.map(
         lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
@@ -195,7 +196,7 @@ def _state(edit: GradientEdit, selection: Selection, shapes: Shapes) -> State:
     )
 
 
-def _batch(edit: GradientEdit, shapes: Shapes, length: Lengths, text: int) -> Batch:
+def _batch(edit: Descent, shapes: Shapes, length: Lengths, text: int) -> Batch:
     parts = edit.accumulate
     lead, axis = ((parts,), 1) if parts > 1 else ((), 0)
     put = lambda rows, rest, dtype: shapes.rows(

@@ -11,7 +11,7 @@ import pytest
 
 from mu_jax import selectors
 from mu_jax.edits.gradient import GradientEdit
-from mu_jax.edits.losses import next_token, retain
+from mu_jax.edits.losses import Truth, next_token
 from mu_jax.errors import UserError
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
@@ -142,7 +142,7 @@ def whole(params, network, batch):
     spelled = network.logits(params, read[:, :-1])
     return (
         EDIT.loss.weight * EDIT.loss(logits[:n], asked.rows(slice(n)))
-        + retain(logits[n:], asked.rows(slice(n, None)))
+        + Truth()(logits[n:], asked.rows(slice(n, None)))
         + next_token(spelled, batch.text).mean()
     )
 

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from mu_jax.edits.gradient import GradientEdit, update
+from mu_jax.edits.descent import update
+from mu_jax.edits.gradient import GradientEdit
 from mu_jax.model.network import Network
 from mu_jax.model.params import random, sizes
 from mu_jax.model.specs import gemma1
@@ -72,10 +73,11 @@ def test_a_forward_pass_costs_what_the_compiler_counts(unrolled):
 def test_an_edit_step_costs_what_the_compiler_counts(unrolled, remat):
     network, params = Network(SPEC), random(SPEC, 0)
     edit = dataclasses.replace(EDIT, remat=remat)
-    state = jax.eval_shape(functools.partial(edit._begin, SELECTION), params)
+    state = jax.eval_shape(functools.partial(edit.begin, SELECTION), params)
     text = np.zeros((4, 24), np.int32)
     batch = edit.batch(0, prompts(4), prompts(4), text)
-    got = counted(update.lower(edit, network, SELECTION, 0, params, state, batch))
+    state_and_rows = (params, state, batch, edit.rate(0, SELECTION))
+    got = counted(update.lower(edit.program, network, SELECTION, 0, *state_and_rows))
     want = costs.step(SPEC, edit, SELECTION, LENGTH, 24).flops
     assert want <= got <= 1.15 * want
 

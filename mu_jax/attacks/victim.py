@@ -1,0 +1,89 @@
+"""What an attacker is given: an edited model, and facts to bring back.
+
+Half of the forgotten facts, drawn by the attacker's seed, may be taught; the other half
+is scored and never trained on (Deeb & Roger 2024, arXiv 2410.08827). Every scored fact
+has a never-knew twin (`facts.invented`): the same question about a subject that does
+not exist. What an attack does to the twins it has taught, not recovered.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from mu_jax.errors import UserError
+from mu_jax.facts.templates import Format, Single
+from mu_jax.facts.tokens import prompts
+from mu_jax.model.model import Model
+from mu_jax.types import Fact, Facts, Prompts, Selection
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Victim:
+    """An edited model under attack.
+
+    Attributes:
+      name: of the edited model.
+      model, original: edited and unedited.
+      selection: the tensors that the edit changed.
+      facts: all that the original knows, by split.
+      related: facts of the same kinds that belong to no split, if there are any.
+      twins: a forgotten fact's id -> its never-knew twin.
+      templates: the training prompt, then other formats to score in.
+      text: sequences of general text, BOS first.
+      seed: the attacker's own.
+    """
+
+    name: str
+    model: Model
+    original: Model
+    selection: Selection
+    facts: Facts
+    related: tuple[Fact, ...]
+    twins: Mapping[str, Fact]
+    templates: tuple[Format, ...]
+    text: Int[np.ndarray, "rows seq"]
+    seed: int = 0
+
+    @property
+    def train(self) -> Single:
+        """The training prompt."""
+        template = self.templates[0]
+        assert callable(template)
+        return template  # pyright: ignore[reportReturnType]
+
+    @functools.cached_property
+    def halves(self) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+        """The forgotten facts that may be taught, and those that are scored.
+
+        Raises:
+          UserError: fewer than two.
+        """
+        forget = self.facts.forget
+        if len(forget) < 2:
+            raise UserError(
+                f"{len(forget)} forgotten facts",
+                "two or more: half are taught, half are scored",
+                "forget more facts",
+            )
+        order = np.random.default_rng([self.seed, len(forget)]).permutation(len(forget))
+        half = len(forget) // 2
+        taught, scored = sorted(order[:half]), sorted(order[half:])
+        return tuple(forget[i] for i in taught), tuple(forget[i] for i in scored)
+
+    @property
+    def taught(self) -> tuple[Fact, ...]:
+        return self.halves[0]
+
+    @property
+    def scored(self) -> tuple[Fact, ...]:
+        return self.halves[1]
+
+    def prompts(self, *groups: tuple[Fact, ...]) -> list[Prompts]:
+        """The training prompts of each group of facts, all equally wide."""
+        questions = [self.train(fact) for group in groups for fact in group]
+        both = prompts(questions, self.model.tokenizer, context=self.model.spec.context)
+        ends = np.cumsum([0, *map(len, groups)])
+        return [both.rows(slice(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
