@@ -1,25 +1,20 @@
 """The command line: `mu STAGE CONFIG|RUN [--runs DIR] [--dotted.override value]`."""
 
 import contextlib
-import dataclasses
-import difflib
-import io
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import tyro
-
 from mu_jax import config as configs
-from mu_jax import deltas, distributed, export, stages
+from mu_jax import deltas, distributed, export, stages, sweep
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.distributed import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
+from mu_jax.overrides import nearest, overridden
 from mu_jax.plan import chips
 from mu_jax.plan import command as plan
 from mu_jax.preemption import STATUS, Preempted
@@ -34,7 +29,8 @@ usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--distributed]
 
 stages
 {stages}
-  run       all of the above, as far as they are not up to date
+  run       facts to report, as far as they are not up to date
+  sweep     a run for each of several values of one setting, and a table over them
   plan      whether a run fits a TPU topology, and what it costs; no TPU is needed
 
 edits that travel
@@ -48,6 +44,9 @@ arguments
 options
   --runs DIR   where runs are kept (default: runs)
   --force      redo what is up to date
+  --edit NAME,...     which edited models to attack, or selections to mask
+  --attack NAME,...   which of the config's attacks to try
+  --over SETTING VALUE ...   of sweep
   --distributed   this is one of several processes that run this same command, on a TPU
                pod, GKE or Slurm, and share the run directory; see scripts/tpu_pod.sh
   --coordinator HOST:PORT --processes N --process I   likewise, started by hand: process
@@ -60,7 +59,8 @@ examples
   mu run configs/gemma3_270m_sports.py
   mu facts configs/gemma3_270m_sports.py --facts.path athletes.csv
   mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
-  mu evaluate runs/gemma3_270m_sports
+  mu attack runs/gemma3_270m_sports --attack quantize,relearn --edit flu,late
+  mu sweep configs/gemma3_270m_sports.py --over edit.seed 0 1 2
   mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
   mu plan configs/gemma2_9b_sports.py --topology v5e:4x4
 
@@ -122,12 +122,12 @@ def _command(argv: list[str], console: Console) -> int:
     if stage in _TRAVEL:
         _TRAVEL[stage](rest, console)
         return 0
-    names = [*stages.STAGES, "run", "plan", *_TRAVEL]
+    names = [*stages.STAGES, "run", "sweep", "plan", *_TRAVEL]
     if stage not in names:
         raise UserError(
             f"unknown stage {stage!r}",
             f"one of {', '.join(names)}",
-            _nearest(stage, names),
+            nearest(stage, names),
         )
     if not rest or rest[0].startswith("-"):
         raise UserError(
@@ -138,19 +138,22 @@ def _command(argv: list[str], console: Console) -> int:
     target, *rest = rest
     if stage == "plan":
         own, rest = plan.options(rest)
-        config = _overridden(configs.load(target), rest, f"mu plan {target}")
+        config = overridden(configs.load(target), rest, f"mu plan {target}")
         return plan.command(config, own, progress=console.progress)
     options, rest = _options(rest)
+    over, rest = sweep.options(rest) if stage == "sweep" else (None, rest)
     _join(options, console)
-    loaded = configs.load(target)
-    config = _overridden(loaded, rest, f"mu {stage} {target}")
+    config = overridden(configs.load(target), rest, f"mu {stage} {target}")
     runs = Path(options.get("--runs", "runs"))
     path = Path(target) if Path(target).is_dir() else runs / config.name
-    run = Run(config, RunDir(path), console, "--force" in options)
+    run = Run(config, RunDir(path), console, "--force" in options, options)
     with _compiling(config), run.preemption.watched():
         if _SEVERAL & options.keys():
             run.meet()
-        stages.start(run, stage)
+        if over:
+            sweep.sweep(run, over)
+        else:
+            stages.start(run, stage)
     return 0
 
 
@@ -160,6 +163,8 @@ _VALUES = {
     "--coordinator": "HOST:PORT",
     "--processes": "N",
     "--process": "I",
+    "--edit": "NAME,...",
+    "--attack": "NAME,...",
 }
 _SEVERAL = {"--distributed", "--coordinator", "--processes", "--process"}
 
@@ -196,60 +201,6 @@ def _join(options: dict[str, str], console: Console) -> None:
     distributed.start(options.get("--coordinator"), *numbers)
     if not distributed.is_writer():
         console.mute()
-
-
-def _overridden(config: Config, args: list[str], prog: str) -> Config:
-    """The config with the dotted overrides of the command line applied."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            found, unknown = tyro.cli(
-                Config,
-                default=config,
-                args=args,
-                prog=prog,
-                return_unknown_args=True,
-                config=(tyro.conf.AvoidSubcommands,),  # the config says which class
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        text = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", said.getvalue())  # a box's lines
-        reason = re.split(r"Argument helptext|For full helptext", text)[0]
-        reason = " ".join(reason.replace("Value error", "").split())
-        if "; expected " in reason:  # a setting's own check, already in our form
-            raise UserError(reason.partition(": ")[2]) from None
-        raise UserError(
-            reason, "a value of the setting's type", f"see: {prog} --help"
-        ) from None
-    if unknown:
-        flags = [f"--{path}" for path in _paths(config)]
-        raise UserError(
-            f"unknown setting {unknown[0]!r}",
-            "a setting of the config",
-            _nearest(unknown[0].partition("=")[0], flags) or f"see: {prog} --help",
-        )
-    return found
-
-
-def _paths(value, prefix: str = "") -> list[str]:
-    """The dotted names of every leaf of a config."""
-    if dataclasses.is_dataclass(value):
-        items = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    elif isinstance(value, dict):
-        items = list(value.items())
-    else:
-        return [prefix.replace("_", "-")]
-    return [
-        path
-        for name, member in items
-        for path in _paths(member, f"{prefix}.{name}" if prefix else name)
-    ]
-
-
-def _nearest(word: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"perhaps you meant {near[0]}" if near else ""
 
 
 @contextlib.contextmanager

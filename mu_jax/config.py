@@ -14,10 +14,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from mu_jax.attacks.directions import AblateDirection
+from mu_jax.attacks.hints import Hints
+from mu_jax.attacks.perturb import Perturb
+from mu_jax.attacks.quantize import Quantize
+from mu_jax.attacks.relearn import Relearn
+from mu_jax.attacks.restore import Restore
+from mu_jax.attacks.soft_prompt import SoftPrompt
 from mu_jax.edits.gradient import GradientEdit
+from mu_jax.edits.lora import LoRA
+from mu_jax.edits.memit import MEMIT
+from mu_jax.edits.rmu import RMU
+from mu_jax.edits.rome import ROME
+from mu_jax.edits.staged import Layered, Sequential
 from mu_jax.errors import UserError
+from mu_jax.evals import ANALYSES, EVALS
+from mu_jax.evals.depth import UnlearningDepth
 from mu_jax.evals.known import KnownFilter
+from mu_jax.evals.lens import LogitLens
+from mu_jax.evals.masks import MaskCurve
+from mu_jax.evals.probes import LatentProbes
 from mu_jax.evals.recall import Recall
+from mu_jax.evals.samples import Samples
 from mu_jax.evals.utility import TextLoss
 from mu_jax.facts.counterfact import CounterFact
 from mu_jax.facts.sports import Sports
@@ -35,6 +53,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 Source = Sports | CounterFact
+EditorConfig = GradientEdit | Layered | LoRA | MEMIT | RMU | ROME | Sequential
+"""The ways to edit; losses and masks are settings of the gradient edit and its kin."""
+
+Attack = Relearn | SoftPrompt | Hints | Quantize | Restore | AblateDirection | Perturb
 Contrasting = AttributionPatching | CausalTracing | EdgeAttribution | PathPatching
 """The localizers that compare clean prompts with corrupt ones."""
 
@@ -54,6 +76,19 @@ class Tuning:
 
 
 @dataclasses.dataclass(frozen=True)
+class Baseline:
+    """Another way to edit one of the selections.
+
+    Attributes:
+      selection: by its name; a method that needs certain tensors takes those of it.
+      edit: how.
+    """
+
+    selection: str
+    edit: EditorConfig
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment: which model, which facts, what is done to them.
 
@@ -68,7 +103,15 @@ class Config:
         name of an earlier selection, and is then its number of parameters.
       edit: how every selection is edited.
       tunings: selection -> what its edit has of its own.
+      baselines: name -> another way to edit a selection, to compare with.
       recall, text_loss: what is measured, before and after.
+      probe, lens, depth: what is looked for inside edited models; None: not at all.
+      samples: what they are let say in their own words; None: nothing.
+      attacks: name -> what `mu attack` tries, in order.
+      attack_formats: prompt formats to score attacks in, beside the training prompt.
+      attack_seeds: each attack is made once with each; they have nothing to do with
+        the seeds of edits.
+      mask: what `mu mask` learns and measures.
       dtype: of the frozen model; edited tensors are always float32.
       mesh: how the devices are used; by default all of them for rows of batches.
       save_every: steps between two snapshots of a running edit, which is what an
@@ -96,14 +139,36 @@ class Config:
     )
     edit: GradientEdit = GradientEdit()
     tunings: dict[str, Tuning] = dataclasses.field(default_factory=dict)
+    baselines: dict[str, Baseline] = dataclasses.field(default_factory=dict)
     recall: Recall = Recall()
     text_loss: TextLoss = TextLoss()
+    probe: LatentProbes | None = LatentProbes()
+    lens: LogitLens | None = LogitLens()
+    depth: UnlearningDepth | None = UnlearningDepth()
+    samples: Samples | None = Samples()
+    attacks: dict[str, Attack] = dataclasses.field(
+        default_factory=lambda: {
+            "quantize": Quantize(),
+            "hints": Hints(),
+            "restore": Restore(),
+            "direction": AblateDirection(),
+            "perturb": Perturb(),
+            "relearn": Relearn(),
+            "related": Relearn(data="related"),
+            "benign": Relearn(data="retain"),
+            "soft_prompt": SoftPrompt(),
+        }
+    )
+    attack_formats: tuple[str, ...] = ()
+    attack_seeds: tuple[int, ...] = (0,)
+    mask: MaskCurve = MaskCurve()
     dtype: Literal["float32", "bfloat16"] = "float32"
     mesh: Mesh = Mesh()
     save_every: int = 5
 
     def __post_init__(self):
-        for name in (self.name, *self.localizers, *self.selections):
+        named = (self.localizers, self.selections, self.baselines, self.attacks)
+        for name in (self.name, *(name for group in named for name in group)):
             if not _NAME.fullmatch(name):
                 raise UserError(
                     f"the name {name!r}",
@@ -130,8 +195,25 @@ class Config:
                 raise UserError(f"{path} = {value}", "at least 1")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"dtype = {self.dtype!r}", "float32 or bfloat16")
-        if UNEDITED in self.selections:
+        if UNEDITED in self.edited:
             raise UserError(f"a selection called {UNEDITED!r}", "another name")
+        for name, baseline in self.baselines.items():
+            if name in self.selections:
+                raise UserError(
+                    f"a selection and a baseline called {name!r}", "different names"
+                )
+            if baseline.selection not in self.selections:
+                raise UserError(
+                    f"the baseline {name!r} edits {baseline.selection!r}",
+                    f"one of the selections {', '.join(self.selections)}",
+                )
+        for name in self.attacks:
+            if name in (*EVALS, *ANALYSES):
+                raise UserError(f"an attack called {name!r}", "another name: an eval's")
+        if len(set(self.attack_seeds)) < max(len(self.attack_seeds), 1):
+            raise UserError(
+                f"attack_seeds = {self.attack_seeds}", "different seeds, at least one"
+            )
         for name in self.tunings:
             if name not in self.selections:
                 raise UserError(
@@ -139,9 +221,20 @@ class Config:
                     f"one of the selections {', '.join(self.selections)}",
                 )
 
-    def edit_of(self, selection: str) -> GradientEdit:
-        """How the selection of this name is edited."""
-        own = self.tunings.get(selection)
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """The edited models: one a selection, then the baselines."""
+        return (*self.selections, *self.baselines)
+
+    def selection_of(self, name: str) -> str:
+        """The selection that the edited model of this name starts from."""
+        return self.baselines[name].selection if name in self.baselines else name
+
+    def edit_of(self, name: str) -> EditorConfig:
+        """How the edited model of this name is made."""
+        if name in self.baselines:
+            return self.baselines[name].edit
+        own = self.tunings.get(name)
         if own is None:
             return self.edit
         loss = dataclasses.replace(self.edit.loss, weight=own.weight)

@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mu_jax import distributed
 from mu_jax.config import Config, encode
 from mu_jax.console import Console
 from mu_jax.errors import UserError
+from mu_jax.journal import Journal
 from mu_jax.load import load
 from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
@@ -30,26 +31,36 @@ from mu_jax.types import UNEDITED
 
 @dataclasses.dataclass
 class Run:
-    """One run: its config, its directory, and the model once something needs it."""
+    """One run: its config, its directory, and the model once something needs it.
+
+    `only` is which edits and attacks the command line asks for, if not all; `loaded`
+    the models that runs which begin one after the other share.
+    """
 
     config: Config
     dir: RunDir
     console: Console
     force: bool = False
+    only: Mapping[str, str] = dataclasses.field(default_factory=dict)
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
+    loaded: dict[str, Model] = dataclasses.field(default_factory=dict)
 
-    @functools.cached_property
+    @property
     def model(self) -> Model:
         """The unedited model on its devices, loaded when a stage first needs it.
 
         Loading is no safe point: one process converts while the others wait.
         """
-        return load(
-            self.config.model,
-            dtype=self.config.dtype,
-            layout=self.layout,
-            progress=self.console.progress,
-        )
+        c = self.config
+        key = json.dumps([c.model, c.dtype, encode(c.mesh)])
+        if key not in self.loaded:
+            self.loaded[key] = load(
+                c.model,
+                dtype=c.dtype,
+                layout=self.layout,
+                progress=self.console.progress,
+            )
+        return self.loaded[key]
 
     @functools.cached_property
     def layout(self) -> Layout | None:
@@ -98,6 +109,28 @@ class Run:
         self.console.progress(what, done, total)
         self.preemption.check()
 
+    def journal(self, artefact: str) -> Journal:
+        """What has been measured of an artefact under way; nothing after --force."""
+        journal = self.dir.journal(artefact, self.fingerprint(artefact))
+        if self.force:
+            journal.clear()
+        return journal
+
+    def chosen(self, option: str, names: Iterable[str]) -> list[str]:
+        """Those of `names` that the command line's option asks for; by default all.
+
+        Raises:
+          UserError: it asks for one that is not among them.
+        """
+        known = list(names)
+        asked = [n for n in self.only.get(option, "").split(",") if n] or known
+        for name in asked:
+            if name not in known:
+                raise UserError(
+                    f"{option} {name}", f"one of {', '.join(known) or '(none)'}"
+                )
+        return asked
+
     # ---- what depends on what
 
     def fingerprint(self, artefact: str) -> str:
@@ -122,19 +155,34 @@ class Run:
                     parts.append(self.fingerprint(f"scores/{source}"))
                 if isinstance(budget, str):
                     parts.append(self.fingerprint(f"selections/{budget}"))
+            case "parts":
+                chosen = name.partition("/")[0]
+                source = c.selections[chosen].scores
+                parts = [self.fingerprint(f"selections/{chosen}"), name]
+                parts.append(self.fingerprint(f"scores/{source}"))
             case "edits":
+                chosen = c.selection_of(name)
                 parts = [
                     self.fingerprint("facts"),
-                    self.fingerprint(f"selections/{name}"),
+                    self.fingerprint(f"selections/{chosen}"),
                     c.edit_of(name),
                     c.text,
                     self.contents(c.text.path),
                 ]
             case "evals":
                 parts = [self.fingerprint("facts"), c.recall, c.text_loss, c.text]
+                parts += [c.probe, c.lens, c.depth, c.samples]
                 parts.append(self.contents(c.text.path))
                 if name != UNEDITED:
                     parts.append(self.fingerprint(f"edits/{name}"))
+            case "attacks":
+                attack, _, edit = name.partition("/")
+                parts = [self.fingerprint(f"edits/{edit}"), c.attacks[attack]]
+                parts += [c.attack_seeds, c.attack_formats]
+            case "masks":
+                parts = [self.fingerprint(f"selections/{name}"), c.mask, c.text]
+                parts += [self.fingerprint("facts"), self.contents(c.text.path)]
+                parts.append(c.recall)
             case _:
                 raise KeyError(artefact)
         text = json.dumps([encode(p) for p in parts], sort_keys=True)
@@ -177,12 +225,33 @@ class Run:
                 self._stamp(artefact)
             self.dir.remove(f"{artefact}/state")  # of use only to what is unfinished
 
+    def adopt(self, other: RunDir) -> None:
+        """Copies what another run made with the settings that this one has.
+
+        Facts, scores and selections: what does not depend on how they are edited.
+        """
+        files = {"facts": ("asked.jsonl", "facts.jsonl")}
+        for kind in ("scores", "selections"):
+            for name in getattr(self.config, _NAMED[kind]):
+                files[f"{kind}/{name}"] = (f"{kind}/{name}.json",)
+        stamps = other.stamps()
+        for artefact, names in files.items():
+            same = stamps.get(artefact) == self.fingerprint(artefact)
+            if same and not self.fresh(artefact):
+                for name in names:
+                    self.dir.write_text(name, other.read_text(name))
+                self._stamp(artefact)
+
     def _stamp(self, artefact: str) -> None:
         self.dir.write_json("config.json", self.provenance)
         stamps = {artefact: self.fingerprint(artefact)}
         for path in filter(None, (self.config.facts.path, self.config.text.path)):
             stamps[f"file {path}"] = self.contents(path)
         self.dir.stamp(stamps)
+
+
+_NAMED = {"scores": "localizers", "selections": "selections"}
+"""The setting that names the artefacts of a kind."""
 
 
 def _digest(path: str | None) -> str:

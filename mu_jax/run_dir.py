@@ -4,12 +4,15 @@
     stamps.json             which settings each artefact was made with
     asked.jsonl             every fact of the source, and the probability of its answer
     facts.jsonl             those the model knows, each with its split
-    scores/NAME.json        what a localizer found (NAME.partial.jsonl: has so far)
+    scores/NAME.json        what a localizer found
     selections/NAME.json    which tensors a selector chose
-    edits/NAME/params/      orbax: the selected tensors only
+    edits/NAME/params/      orbax: the edited tensors only
+    edits/NAME/selection.json  which these are
     edits/NAME/history.jsonl  one line a step
     edits/NAME/state/       orbax: where a running edit goes on (`snapshots`)
-    evals.jsonl             one number a line
+    evals.jsonl             one measurement a line, of evaluations and attacks
+    samples.jsonl           what models say in their own words
+    ARTEFACT.partial.jsonl  what a sweep or an attack under way has measured so far
     report.html, report.md
 
 Text is written beside its place and renamed when whole. Where several processes share a
@@ -25,7 +28,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +83,10 @@ class RunDir:
             dataclasses.asdict(dataclasses.replace(scores, values=values)),
         )
 
-    def journal(self, name: str, fingerprint: str) -> Journal:
-        """What a sweep has measured so far for the scores called `name`."""
-        path = self.path / "scores" / f"{_checked(name)}.partial.jsonl"
+    def journal(self, artefact: str, fingerprint: str) -> Journal:
+        """What has been measured so far for an artefact such as `scores/NAME`."""
+        *folders, name = map(_checked, artefact.split("/"))
+        path = self.path.joinpath(*folders, f"{name}.partial.jsonl")
         return Journal(path, fingerprint)
 
     def read_scores(self, name: str) -> Scores:
@@ -92,13 +96,14 @@ class RunDir:
             return Scores(values=values, **record)
 
     def write_selection(self, selection: Selection) -> None:
-        self.write_json(
-            f"selections/{_checked(selection.name)}.json", dataclasses.asdict(selection)
-        )
+        path = f"selections/{_checked(selection.name)}.json"
+        self.write_json(path, dataclasses.asdict(selection))
 
     def read_selection(self, name: str) -> Selection:
-        path = f"selections/{_checked(name)}.json"
-        record = self.read_json(path, "select")
+        return self._selection(f"selections/{_checked(name)}.json", "select")
+
+    def _selection(self, path: str, made_by: str) -> Selection:
+        record = self.read_json(path, made_by)
         with self._readable(path):
             tensors = tuple(
                 (str(label), tuple(int(i) for i in layers))
@@ -112,10 +117,26 @@ class RunDir:
         """The folder of one edit; its tensors are in `params`."""
         return self.path / "edits" / _checked(name)
 
+    def write_edited(self, selection: Selection) -> None:
+        """Which tensors the edit of this name holds."""
+        path = f"edits/{_checked(selection.name)}/selection.json"
+        self.write_json(path, dataclasses.asdict(selection))
+
+    def read_edited(self, name: str) -> Selection:
+        return self._selection(f"edits/{_checked(name)}/selection.json", "edit")
+
     # ---- rows
 
     def write_rows(self, rows: Iterable[Row]) -> None:
         self.write_lines("evals.jsonl", map(dataclasses.asdict, rows))
+
+    def replace_rows(
+        self, rows: Iterable[Row], model: str, evals: Collection[str]
+    ) -> None:
+        """Puts rows of these evals of a model in the place of those there are."""
+        before = self.read_rows() if self.exists("evals.jsonl") else []
+        kept = (r for r in before if r.model != model or r.eval not in evals)
+        self.write_rows([*kept, *rows])
 
     def read_rows(self) -> list[Row]:
         build = lambda line: Row(
@@ -151,6 +172,11 @@ class RunDir:
     def write_text(self, name: str, text: str) -> None:
         """Puts a file in its place, whole or not at all."""
         distributed.first(lambda: _write(self.path / name, text))
+
+    def read_text(self, name: str) -> str:
+        """The text of a file of this run."""
+        with self._readable(name):
+            return self._read(name, "run").decode("utf-8")
 
     def check_shared(self) -> None:
         """Raises UserError unless all processes see this directory."""

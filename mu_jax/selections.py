@@ -48,6 +48,17 @@ def matrices(parts: Iterable[Matrix], sizes: Sizes, origin: str) -> Selection:
     return Selection("", tensors, n_params, origin)
 
 
+def union(selections: Iterable[Selection], sizes: Sizes, origin: str) -> Selection:
+    """Every tensor that any of them selects."""
+    every = {
+        (label, layer)
+        for selection in selections
+        for label, layers in selection.tensors
+        for layer in layers
+    }
+    return matrices(sorted(every), sizes, origin)
+
+
 def describe(chosen: Selection, sizes: Sizes) -> str:
     """One line for people: layers, tensors, parameters, share of the model."""
     count = sum(len(layers) for _, layers in chosen.tensors)

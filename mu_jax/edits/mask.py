@@ -99,13 +99,24 @@ def zeroed(params: Params, learned: Edit, count: int) -> Edit:
     }
     flat = np.concatenate(list(masks.values()))
     order = np.argsort(flat, kind="stable")[:count]
-    gone = np.zeros(len(flat), bool)
-    gone[order[flat[order] < 1 - 1e-6]] = True
+    return _without(params, selection, order[flat[order] < 1 - 1e-6])
+
+
+def scattered(params: Params, selection: Selection, count: int, seed: int) -> Edit:
+    """The selected tensors with `count` weights at 0, drawn at random: a control."""
+    rng = np.random.default_rng(seed)
+    gone = rng.choice(selection.n_params, min(count, selection.n_params), replace=False)
+    return _without(params, selection, gone)
+
+
+def _without(params: Params, selection: Selection, gone: np.ndarray) -> Edit:
+    """The selected tensors with these weights at 0, counted tensor after tensor."""
     new, start = {}, 0
-    for label, w in base.items():
-        cut = gone[start : start + w.size].reshape(w.shape)
+    for label, array in take(params, dict(selection.tensors)).items():
+        axes = array.named_shape
+        w = np.array(fetch(array.unwrap(*axes)), np.float32)
+        here = gone[(gone >= start) & (gone < start + w.size)] - start
+        w.ravel()[here] = 0
         start += w.size
-        new[label] = pz.nx.wrap(jnp.asarray(np.where(cut, 0, w))).tag(
-            *params[label].named_shape
-        )
-    return Edit(selection, new, learned.history)
+        new[label] = pz.nx.wrap(jnp.asarray(w)).tag(*axes)
+    return Edit(selection, new, [])

@@ -112,14 +112,21 @@ class Recall:
         return {split: members for split, members in chosen.items() if members}
 
 
-def rows(name: str, measured: Measured, notes: Mapping[str, str]) -> list[Row]:
+def rows(
+    name: str,
+    measured: Measured,
+    notes: Mapping[str, str],
+    eval: str = "recall",
+    at: str = "",
+) -> list[Row]:
     """One row a (format, split, metric) for the model called `name`."""
     return [
         Row.of(
             values,
             note=notes.get(template, ""),
             model=name,
-            eval="recall",
+            eval=eval,
+            at=at,
             split=split,
             prompt=template,
             metric=metric,

@@ -1,0 +1,66 @@
+"""Settings from the command line: `--dotted.override value` on top of a config."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+
+import tyro
+
+from mu_jax.config import Config
+from mu_jax.errors import UserError
+
+
+def overridden(config: Config, args: list[str], prog: str) -> Config:
+    """The config with the dotted overrides of the command line applied."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            found, unknown = tyro.cli(
+                Config,
+                default=config,
+                args=args,
+                prog=prog,
+                return_unknown_args=True,
+                config=(tyro.conf.AvoidSubcommands,),  # the config says which class
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        text = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", said.getvalue())  # a box's lines
+        reason = re.split(r"Argument helptext|For full helptext", text)[0]
+        reason = " ".join(reason.replace("Value error", "").split())
+        if "; expected " in reason:  # a setting's own check, already in our form
+            raise UserError(reason.partition(": ")[2]) from None
+        raise UserError(
+            reason, "a value of the setting's type", f"see: {prog} --help"
+        ) from None
+    if unknown:
+        flags = [f"--{path}" for path in _paths(config)]
+        raise UserError(
+            f"unknown setting {unknown[0]!r}",
+            "a setting of the config",
+            nearest(unknown[0].partition("=")[0], flags) or f"see: {prog} --help",
+        )
+    return found
+
+
+def _paths(value, prefix: str = "") -> list[str]:
+    """The dotted names of every leaf of a config."""
+    if dataclasses.is_dataclass(value):
+        items = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    elif isinstance(value, dict):
+        items = list(value.items())
+    else:
+        return [prefix.replace("_", "-")]
+    return [
+        path
+        for name, member in items
+        for path in _paths(member, f"{prefix}.{name}" if prefix else name)
+    ]
+
+
+def nearest(word: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"perhaps you meant {near[0]}" if near else ""

@@ -1,0 +1,30 @@
+"""The stage `attack`."""
+
+from mu_jax.errors import UserError
+from mu_jax.run import Run
+from mu_jax.stages.material import victim
+
+
+def attack(run: Run) -> None:
+    """Try to bring the forgotten facts back."""
+    run.need("facts", "facts")
+    names = run.chosen("--edit", run.config.edited)
+    attacks = run.chosen("--attack", run.config.attacks)
+    for name in names:
+        run.need(f"edits/{name}", "edit")
+    if not names or not attacks:
+        raise UserError(
+            "nothing to attack with" if names else "no edited model to attack",
+            "an edit and an attack in the config",
+            "add some to attacks" if names else "run: mu edit",
+        )
+    for kind in attacks:
+        for artefact in run.todo([f"attacks/{kind}/{name}" for name in names]):
+            name = artefact.rpartition("/")[2]
+            run.console.say(f"  {kind} on {name}")
+            journal, rows = run.journal(artefact), []
+            for seed in run.config.attack_seeds:
+                how, against = run.config.attacks[kind], victim(run, name, seed)
+                rows += how(against, kind, journal, run.progress)
+            run.dir.replace_rows(rows, name, (kind,))
+            journal.finish()

@@ -1,0 +1,100 @@
+"""The stage `edit`."""
+
+import contextlib
+import dataclasses
+
+from mu_jax.checkpoints import edits
+from mu_jax.checkpoints.snapshots import SnapshotFolder
+from mu_jax.config import EditorConfig
+from mu_jax.edits.descent import Record
+from mu_jax.edits.memit import MEMIT
+from mu_jax.edits.rome import ROME
+from mu_jax.edits.staged import Sequential
+from mu_jax.localizers.probes import Probes
+from mu_jax.run import Run
+from mu_jax.selections import union
+from mu_jax.stages.localize import contrasted
+from mu_jax.stages.material import training_prompts
+from mu_jax.stages.select import selected
+from mu_jax.types import Selection
+
+
+def edit(run: Run) -> None:
+    """Edit each selection, and make the baselines."""
+    run.need("facts", "facts")
+    found = run.dir.read_facts()
+    for artefact in run.todo([f"edits/{name}" for name in run.config.edited]):
+        name = artefact.partition("/")[2]
+        selection, how = _plan(run, name)
+        forget, keep = training_prompts(run, found.forget, found.retain)
+        text, _ = run.config.text.load(run.model.tokenizer)
+        run.dir.remove(artefact, keep=() if run.force else ("state",))
+        rest = {}
+        if isinstance(how, ROME | MEMIT):
+            rest["covariances"] = run.covariances()
+        with contextlib.closing(_snapshots(run, artefact)) as snapshots:
+            made = how(
+                run.model,
+                selection,
+                forget,
+                keep,
+                text,
+                run.console.progress,
+                snapshots,
+                **rest,
+            )
+        edits.save(run.dir.edit(name) / "params", dict(made.params))
+        run.dir.write_edited(dataclasses.replace(made.selection, name=name))
+        run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
+        run.console.say(f"  {name}: {_summary(made.history)}")
+
+
+def _plan(run: Run, name: str) -> tuple[Selection, EditorConfig]:
+    """What is edited under this name, and how."""
+    chosen, how = run.config.selection_of(name), run.config.edit_of(name)
+    run.need(f"selections/{chosen}", "select")
+    selection = run.dir.read_selection(chosen)
+    if isinstance(how, Sequential):
+        parts = _parts(run, chosen, how)
+        how = dataclasses.replace(how, selections=parts)
+        selection = union(parts, run.model.sizes, f"{chosen}, part by part")
+    return dataclasses.replace(selection, name=name), how
+
+
+def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
+    """Each part's own selection: by its own facts, where scores depend on facts."""
+    source = run.config.selections[name].scores
+    localizer = run.config.localizers[source] if source else None
+    if localizer is None or isinstance(localizer, Probes):
+        return (run.dir.read_selection(name),) * how.parts
+    forget, out = run.dir.read_facts().forget, []
+    cuts = how.cuts(len(forget))
+    artefacts = [f"parts/{name}/{i}of{how.parts}" for i in range(1, how.parts + 1)]
+    for artefact, cut in zip(artefacts, cuts, strict=True):
+        part = artefact.removeprefix("parts/").replace("/", ".")
+        for _ in run.todo([artefact]):
+            journal = run.journal(artefact)
+            scores = contrasted(run, localizer, forget[cut], journal)
+            found = dataclasses.replace(selected(run, name, scores), name=part)
+            run.dir.write_selection(found)
+            journal.finish()
+        out.append(run.dir.read_selection(part))
+    return tuple(out)
+
+
+def _snapshots(run: Run, artefact: str) -> SnapshotFolder:
+    """Where an edit goes on if it is interrupted."""
+    return SnapshotFolder(
+        run.dir.edit(artefact.partition("/")[2]) / "state",
+        run.fingerprint(artefact),
+        run.config.save_every,
+        run.preemption,
+        run.console.say,
+    )
+
+
+def _summary(history: list[Record]) -> str:
+    """How the losses went, in one line."""
+    first, last = history[0], history[-1]
+    terms = [term for term in ("forget", "retain", "text", "loss") if term in first]
+    return ", ".join(f"{t} {first[t]:.2f} -> {last[t]:.3f}" for t in terms[:3])

@@ -1,0 +1,77 @@
+"""The stage `evaluate`."""
+
+import dataclasses
+
+from mu_jax.evals import EVALS, recall
+from mu_jax.facts.templates import Format
+from mu_jax.model.model import Model
+from mu_jax.run import Run
+from mu_jax.stages.material import edited, never_knew
+from mu_jax.types import UNEDITED, Facts, Row
+
+
+def evaluate(run: Run) -> None:
+    """Measure the unedited and every edited model."""
+    run.need("facts", "facts")
+    found = run.dir.read_facts()
+    for artefact in run.todo([f"evals/{n}" for n in (UNEDITED, *run.config.edited)]):
+        name = artefact.partition("/")[2]
+        run.console.say(f"  measuring {name}")
+        model = edited(run, name)
+        rows = [
+            *_recalled(run, name, model, found),
+            *_read(run, name, model),
+            *_latent(run, name, model, found),
+        ]
+        run.dir.replace_rows(rows, name, EVALS)
+        _sample(run, name, model, found)
+
+
+def _recalled(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
+    """What it answers, in every format in which the unedited model can."""
+    templates, how = run.config.facts.templates, run.config.recall
+    if name == UNEDITED:
+        measured = how(model, found, templates, run.progress)
+        notes = how.notes(measured, found, templates)
+        return recall.rows(name, measured, notes)
+    return recall.rows(name, how(model, found, telling(run), run.progress), {})
+
+
+def telling(run: Run) -> list[Format]:
+    """The formats in which the unedited model answers better than a constant would."""
+    run.need(f"evals/{UNEDITED}", "evaluate")
+    before = [r for r in run.dir.read_rows() if r.model == UNEDITED]
+    silent = {r.prompt for r in before if r.note and r.eval == "recall"}
+    return [t for t in run.config.facts.templates if t.name not in silent]
+
+
+def _read(run: Run, name: str, model: Model) -> list[Row]:
+    """How it reads general text, and how far from the unedited model."""
+    _, heldout = run.config.text.load(model.tokenizer)
+    original = None if name == UNEDITED else run.model
+    return run.config.text_loss(model, name, heldout, run.progress, original)
+
+
+def _latent(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
+    """What can still be read off its inside."""
+    config, train = run.config, run.config.facts.templates[0]
+    rows = []
+    if config.probe:
+        rows += config.probe(model, name, found, train, run.progress)
+    if config.lens:
+        rows += config.lens(model, name, found, train, run.progress)
+    if config.depth and name != UNEDITED:
+        twins = never_knew(run, found.forget)
+        rows += config.depth(model, name, run.model, found, train, twins, run.progress)
+    return rows
+
+
+def _sample(run: Run, name: str, model: Model, found: Facts) -> None:
+    """A few answers in its own words, to read."""
+    if not run.config.samples:
+        return
+    made = run.config.samples(model, name, found, run.config.facts.templates)
+    path = "samples.jsonl"
+    kept = list(run.dir.read_lines(path, "evaluate")) if run.dir.exists(path) else []
+    others = [record for record in kept if record.get("model") != name]
+    run.dir.write_lines(path, [*others, *map(dataclasses.asdict, made)])

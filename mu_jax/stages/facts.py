@@ -1,0 +1,40 @@
+"""The stage `facts`."""
+
+from collections import Counter
+
+from mu_jax.facts.tokens import distinct
+from mu_jax.run import Run
+
+
+def facts(run: Run) -> None:
+    """Ask the model for every fact; keep and split those it knows."""
+    config = run.config
+    for _ in run.todo(["facts"]):
+        source = config.facts
+        model = run.model
+        loaded = source.load()
+        every = distinct(loaded, model.tokenizer)
+        if len(every) < len(loaded):
+            run.console.say(
+                f"  {len(loaded) - len(every)} of {len(loaded)} facts left out: both"
+                " answers begin with the same token"
+            )
+        asked = config.known.ask(model, every, source.templates[0], run.progress)
+        found = source.split(config.known.keep(asked))
+        run.dir.write_asked(asked)
+        run.dir.write_facts(found)
+    found = run.dir.read_facts()
+    asked = [fact for fact, _ in run.dir.read_asked()]
+    known = [k.fact for k in found.known]
+    by_relation = len({f.relation for f in asked}) > 1
+    group = lambda fact: fact.relation if by_relation else fact.answer.strip()
+    counts = Counter(map(group, known))
+    classes = ", ".join(
+        f"{counts[name]} of {total} {name}"
+        for name, total in sorted(Counter(map(group, asked)).items())
+    )
+    splits = ", ".join(f"{len(found.split(s))} {s}" for s in found.splits)
+    run.console.say(
+        f"  {len(known)} of {len(asked)} facts are known"
+        f" (p > {config.known.threshold}): {classes}; splits: {splits}"
+    )

@@ -1,0 +1,40 @@
+"""The stage `mask`."""
+
+import contextlib
+
+from mu_jax.checkpoints.snapshots import SnapshotFolder
+from mu_jax.run import Run
+from mu_jax.stages.evaluate import telling
+from mu_jax.stages.material import training_prompts
+
+
+def mask(run: Run) -> None:
+    """Find out which weights of a selection forgetting needs gone."""
+    run.need("facts", "facts")
+    found, formats = run.dir.read_facts(), telling(run)
+    chosen = run.chosen("--edit", run.config.selections)
+    for artefact in run.todo([f"masks/{name}" for name in chosen]):
+        name = artefact.partition("/")[2]
+        run.need(f"selections/{name}", "select")
+        forget, keep = training_prompts(run, found.forget, found.retain)
+        text, _ = run.config.text.load(run.model.tokenizer)
+        snapshots = SnapshotFolder(
+            run.dir.path / "masks" / name / "state",
+            run.fingerprint(artefact),
+            run.config.save_every,
+            run.preemption,
+            run.console.say,
+        )
+        with contextlib.closing(snapshots):
+            rows = run.config.mask(
+                run.model,
+                run.dir.read_selection(name),
+                found,
+                formats,
+                forget,
+                keep,
+                text,
+                run.console.progress,
+                snapshots,
+            )
+        run.dir.replace_rows(rows, name, ("mask",))

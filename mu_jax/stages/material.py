@@ -1,0 +1,93 @@
+"""What several stages make of the run's files: prompts, edited models, victims."""
+
+from collections.abc import Iterable, Sequence
+
+from mu_jax.attacks.victim import Victim
+from mu_jax.checkpoints import edits
+from mu_jax.errors import UserError
+from mu_jax.facts.invented import twins
+from mu_jax.facts.tokens import prompts
+from mu_jax.model.model import Model
+from mu_jax.run import Run
+from mu_jax.types import UNEDITED, Edit, Fact, Prompts, Question
+
+
+def asked(model: Model, questions: Sequence[Question]) -> Prompts:
+    """Questions as prompts that fit the model."""
+    return prompts(questions, model.tokenizer, context=model.spec.context)
+
+
+def training_prompts(run: Run, *groups: Sequence[Fact]) -> list[Prompts]:
+    """The training prompts of groups of facts, all equally wide."""
+    train = run.config.facts.templates[0]
+    both = asked(run.model, [train(fact) for group in groups for fact in group])
+    out, start = [], 0
+    for group in groups:
+        out.append(both.rows(slice(start, start + len(group))))
+        start += len(group)
+    return out
+
+
+def read_edit(run: Run, name: str) -> Edit:
+    """The edit called `name`, from its checkpoint."""
+    run.need(f"edits/{name}", "edit")
+    selection = run.dir.read_edited(name)
+    params = edits.restore(
+        run.dir.edit(name) / "params", selection, run.model.spec, run.layout
+    )
+    return Edit(selection, params, [])
+
+
+def edited(run: Run, name: str) -> Model:
+    """The model after the edit called `name`, or the unedited one."""
+    return run.model if name == UNEDITED else run.model.update(read_edit(run, name))
+
+
+def never_knew(run: Run, facts: Sequence[Fact]) -> dict[str, Fact]:
+    """{fact id: its never-knew twin}, made from the subjects of all facts asked."""
+    pool = [fact for fact, _ in run.dir.read_asked()]
+    made = twins(facts, pool, seed=0)
+    return {fact.id: twin for fact, twin in zip(facts, made, strict=True)}
+
+
+def victim(run: Run, name: str, seed: int) -> Victim:
+    """The edited model called `name`, for an attacker with this seed."""
+    edit = read_edit(run, name)
+    facts = run.dir.read_facts()
+    taken = {k.fact.id for k in facts.known}
+    kinds = {fact.relation for fact in facts.forget}
+    text, _ = run.config.text.load(run.model.tokenizer)
+    return Victim(
+        name=name,
+        model=run.model.update(edit),
+        original=run.model,
+        selection=edit.selection,
+        facts=facts,
+        related=tuple(
+            fact
+            for fact, _ in run.dir.read_asked()
+            if fact.id not in taken and fact.relation in kinds
+        ),
+        twins=never_knew(run, facts.forget),
+        templates=tuple(formats(run, run.config.attack_formats)),
+        text=text,
+        seed=seed,
+    )
+
+
+def formats(run: Run, names: Iterable[str]) -> list:
+    """The training prompt, and the formats of these names.
+
+    Raises:
+      UserError: a name that is none.
+    """
+    train, *others = run.config.facts.templates
+    known = {template.name: template for template in others}
+    for name in names:
+        if name != train.name and name not in known:
+            raise UserError(
+                f"the prompt format {name!r}",
+                f"one of {', '.join((train.name, *known))}",
+                "set attack_formats",
+            )
+    return [train, *(known[n] for n in names if n != train.name)]
