@@ -83,10 +83,11 @@ class RMU(Descent):
         return total, {"loss": total, **terms}
 
     def _direction(self, network: Network) -> Array:
+        """[1, 1, embedding] u."""
         drawn = np.random.default_rng(self.direction_seed).uniform(
             size=network.spec.embedding
         )
-        return jnp.asarray(drawn / np.linalg.norm(drawn), jnp.float32)
+        return jnp.asarray(drawn / np.linalg.norm(drawn), jnp.float32)[None, None]
 
     def _layer(self, network: Network, selection: Selection) -> int:
         layer = selection.layers[-1] if self.layer is None else self.layer
