@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 from mu_jax.facts.choice import LETTERS, Choice, shuffled
 from mu_jax.facts.fewshot import FewShot, named, question, worded
@@ -101,7 +102,9 @@ SHOTS = (
 )
 FEWSHOT = FewShot("{prompt}", SHOTS)
 CHOICE = Choice("{prompt} ... {options} Answer:", SHOTS)
-REVERSED = Reversed("{blank} {answer}. Is ___ {first} or {second}? Answer:", SHOTS[:2])
+REVERSED = Reversed(
+    "Question: Which one is ___, {first} or {second}? {blank} {answer}. Answer:", SHOTS
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +136,12 @@ class PaperChoice:
         solved = ((s, *self._worded(s)) for s in asked)
         return "".join(f"{text}{of[s.answer]}\n\n" for s, text, _, of in solved)
 
-    def _worded(self, fact: Fact) -> tuple[str, int | None, dict[str, str]]:
+    def _worded(self, fact: Fact) -> tuple[str, int | None, Mapping[str, str]]:
         """The text, where the subject begins, and the letter of each option."""
         letters = dict(zip(shuffled(fact, self.name), LETTERS, strict=True))
         lines = (f"{x.strip()}. {option.strip()}" for option, x in letters.items())
-        return *worded(_PAPER, fact, options="\n".join(lines)), letters
+        text, start = worded(_PAPER, fact, options="\n".join(lines))
+        return text, start, letters
 
 
 _PAPER = (
