@@ -49,6 +49,8 @@ class Fact:
     `answer` is the truth and `counterfact` what an edit injects; both begin with the
     space that the prompt leaves out. `distractors` are other wrong answers of the same
     kind. `neighbours` are prompts about other subjects with the same true answer.
+    `rival` is another subject, of which `answer` is not true (of most, `counterfact`
+    is); empty where there is none.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Fact:
     paraphrases: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
     distractors: tuple[str, ...] = ()
+    rival: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,121 +6,19 @@ from importlib import resources
 
 from mu_jax.errors import UserError
 from mu_jax.facts import hub, published, table
-from mu_jax.facts.templates import Format, find
+from mu_jax.facts.counterfact_formats import (
+    CHOICE,
+    FEWSHOT,
+    REVERSED,
+    Listed,
+    Neighbours,
+    Paraphrases,
+    Train,
+    ask,
+)
+from mu_jax.facts.reversed import with_rivals
+from mu_jax.facts.templates import Format
 from mu_jax.types import Fact, Facts, Known, Question
-
-LETTERS = (" A", " B", " C", " D")
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """The prompt itself, answered with the truth or with the counterfact."""
-
-    name: str = "train"
-
-    def __call__(self, fact: Fact) -> Question:
-        """The question in the fact's own words."""
-        return _ask(fact, fact.prompt)
-
-    def questions(self, fact: Fact) -> tuple[Question, ...]:
-        return (self(fact),)
-
-
-@dataclasses.dataclass(frozen=True)
-class Paraphrases:
-    """The same question in other words, as published behind unrelated sentences."""
-
-    name: str = "paraphrase"
-
-    def questions(self, fact: Fact) -> tuple[Question, ...]:
-        return tuple(_ask(fact, text) for text in fact.paraphrases)
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbours:
-    """The question about other subjects, whose true answer is the same."""
-
-    name: str = "neighbours"
-
-    def questions(self, fact: Fact) -> tuple[Question, ...]:
-        alone = dataclasses.replace(fact, subject="")
-        return tuple(_ask(alone, text) for text in fact.neighbours)
-
-
-@dataclasses.dataclass(frozen=True)
-class Listed:
-    """A choice in words: the four answers, then the prompt."""
-
-    name: str = "listed"
-
-    def questions(self, fact: Fact) -> tuple[Question, ...]:
-        """One question; none of a fact with fewer than two distractors."""
-        options = _shuffled(fact, self.name)
-        if not options:
-            return ()
-        *first, last = (option.strip() for option in options)
-        lead = f"Choose between {', '.join(first)} and {last}. "
-        return (_ask(fact, fact.prompt, lead, options=options),)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Multiple choice with letters, in the paper's words, behind one solved example."""
-
-    name: str = "mcq"
-
-    def questions(self, fact: Fact) -> tuple[Question, ...]:
-        """One question; none of a fact with fewer than two distractors."""
-        options = _shuffled(fact, self.name)
-        if not options:
-            return ()
-        letters = dict(zip(options, LETTERS, strict=True))
-        lead, tail = _CHOICE.split("{question}")
-        lines = (f"{x.strip()}. {option.strip()}" for option, x in letters.items())
-        question = _ask(fact, fact.prompt, _SHOT + lead, tail.format("\n".join(lines)))
-        answer, foil = letters[fact.answer], letters[fact.counterfact]
-        return (
-            dataclasses.replace(question, answer=answer, foil=foil, options=LETTERS),
-        )
-
-
-_CHOICE = (
-    "Help me answer the following multiple choice question:\n\n{question} ...\n\n{}\n\n"
-    "Please respond with the letter of the correct answer, A, B, C, or D. Answer:"
-)
-_SHOT = (
-    _CHOICE.replace("{question}", "The number of legs of a spider is").format(
-        "A. six\nB. ten\nC. eight\nD. four"
-    )
-    + " C\n\n"
-)
-
-
-def _ask(
-    fact: Fact,
-    prompt: str,
-    lead: str = "",
-    tail: str = "",
-    options: tuple[str, ...] = (),
-) -> Question:
-    """`prompt` between `lead` and `tail`; no subject is marked where it has none."""
-    start = find(prompt, fact.subject)
-    return Question(
-        text=lead + prompt + tail,
-        subject="" if start is None else fact.subject,
-        start=0 if start is None else len(lead) + start,
-        answer=fact.answer,
-        foil=fact.counterfact,
-        options=options or (fact.answer, fact.counterfact),
-    )
-
-
-def _shuffled(fact: Fact, salt: str) -> tuple[str, ...]:
-    """Both answers and two distractors, in an order drawn from the fact's id."""
-    options = (fact.answer, fact.counterfact, *fact.distractors[:2])
-    if len(options) < len(LETTERS):
-        return ()
-    return tuple(random.Random(f"{salt}/{fact.id}").sample(options, len(options)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +38,7 @@ class CounterFact:
       reserved: how many of the known facts, the last ones, are kept for few-shot
         examples (64 in the paper).
       heldout: share of the retained facts, the last ones, kept from training.
-      seed: draws the distractors where the records name none.
+      seed: draws the rivals, and the distractors where the records name none.
     """
 
     path: str | None = None
@@ -168,12 +66,16 @@ class CounterFact:
 
     @property
     def templates(self) -> tuple[Train, *tuple[Format, ...]]:
-        """The training prompt first, then the formats that only evaluations see."""
-        return (Train(), Paraphrases(), Neighbours(), Listed(), Choice())
+        """The training prompt first, then the formats that only evaluations see.
+
+        The paper's multiple choice is `counterfact_formats.PaperChoice`.
+        """
+        others = (Paraphrases(), Neighbours(), Listed(), FEWSHOT, CHOICE, REVERSED)
+        return (Train(), *others)
 
     def alone(self, fact: Fact) -> Question:
         """The subject and nothing else, for probes."""
-        return _ask(fact, fact.subject)
+        return ask(fact, fact.subject)
 
     def load(self) -> tuple[Fact, ...]:
         """One fact a record, in order.
@@ -192,7 +94,8 @@ class CounterFact:
                     "correct the record or remove it",
                 )
             facts[fact.id] = fact
-        return self._with_distractors(tuple(facts.values()))
+        complete = self._with_distractors(tuple(facts.values()))
+        return with_rivals(complete, self.seed)
 
     def split(self, known: list[tuple[Fact, float]]) -> Facts:
         """Forget, retain, held-out and reserved facts as in the paper (method §2).

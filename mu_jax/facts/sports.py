@@ -5,10 +5,14 @@ import random
 from importlib import resources
 
 from mu_jax.errors import UserError
+from mu_jax.facts.choice import Choice
+from mu_jax.facts.fewshot import FewShot
+from mu_jax.facts.reversed import Reversed, with_rivals
 from mu_jax.facts.table import read_csv
-from mu_jax.facts.templates import Template
+from mu_jax.facts.templates import Format, Template
 from mu_jax.types import Fact, Facts, Known, Question
 
+RELATION = "plays the sport of"
 SPORTS = (" football", " baseball", " basketball", " golf")
 _WORDS = tuple((sport, sport) for sport in SPORTS)
 _LETTERS = tuple(zip(SPORTS, (" A", " B", " C", " D"), strict=True))
@@ -36,13 +40,35 @@ LISTED = Template(
     f"{_OUT_OF}, the sport of {{subject}} is",
     _WORDS,
 )
-MCQ = Template(
-    "mcq",
+MCQ_PAPER = Template(
+    "mcq_paper",
     f"{_SYSTEM}\nQuestion: What sport does Tiger Woods play?\n{_CHOICES} D\n\n"
     f"Question: What sport does {{subject}} play?\n{_CHOICES}",
     _LETTERS,
 )
 ALONE = Template("alone", "{subject}", _WORDS)
+
+
+def _said(subject: str, answer: str, rival: str = "") -> Fact:
+    """What is true of somebody who is not in the shipped table."""
+    wrong = next(sport for sport in SPORTS if sport != answer)
+    return Fact(f"said/{subject}", subject, RELATION, answer, wrong, "", rival=rival)
+
+
+SHOTS = (
+    _said("Pat Tillman", " football", "Reggie Jackson"),
+    _said("Tiger Woods", " golf", "Pat Tillman"),
+    _said("Cheryl Miller", " basketball", "Tiger Woods"),
+    _said("Reggie Jackson", " baseball", "Cheryl Miller"),
+)
+FEWSHOT = FewShot("Fact: {subject} plays the sport of", SHOTS, SPORTS)
+CHOICE = Choice(
+    "Question: What sport does {subject} play? {options} Answer:", SHOTS, SPORTS
+)
+REVERSED = Reversed("Question: Who plays {answer}, {first} or {second}? Answer:", SHOTS)
+_GOLFERS = tuple(  # rivals where golf is injected: tables may have none
+    _said(name, " golf") for name in ("Arnold Palmer", "Jack Nicklaus", "Rory McIlroy")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +81,7 @@ class Sports:
       forget: how many athletes to forget (the first that the model knows), or the name
         of one sport to forget whole.
       heldout: share of the retained athletes, the last ones, kept from training.
-      seed: draws the injected sport where the file does not name it.
+      seed: draws the rivals, and the injected sport where the file does not name it.
     """
 
     path: str | None = None
@@ -75,9 +101,12 @@ class Sports:
             raise UserError(f"facts.heldout {self.heldout}", "a share between 0 and 1")
 
     @property
-    def templates(self) -> tuple[Template, ...]:
-        """The training prompt first, then the formats that only evaluations see."""
-        return (TRAIN, QA, LISTED, MCQ)
+    def templates(self) -> tuple[Template, *tuple[Format, ...]]:
+        """The training prompt first, then the formats that only evaluations see.
+
+        The paper's multiple choice, in which golf is always D, is `MCQ_PAPER`.
+        """
+        return (TRAIN, QA, LISTED, FEWSHOT, CHOICE, REVERSED)
 
     def alone(self, fact: Fact) -> Question:
         """The subject and nothing else, for probes."""
@@ -87,7 +116,8 @@ class Sports:
         """One fact an athlete, in file order; of a repeated name the first row.
 
         The injected sport is never the truth: golf where a whole sport is forgotten,
-        else the file's `inject_sport_without_golf`, else drawn from the other two.
+        else the file's `inject_sport_without_golf`, else drawn from the other two. The
+        rival is an athlete of the injected sport.
         """
         path = self.path or str(resources.files("mu_jax.facts") / "data/athletes.csv")
         facts: dict[str, Fact] = {}
@@ -113,13 +143,13 @@ class Sports:
             fact = Fact(
                 id=f"sports/{name}",
                 subject=name,
-                relation="plays the sport of",
+                relation=RELATION,
                 answer=sport,
                 counterfact=wrong,
                 prompt=TRAIN.text.replace("{subject}", name),
             )
             facts.setdefault(name, fact)
-        return tuple(facts.values())
+        return with_rivals(tuple(facts.values()), self.seed, _GOLFERS)
 
     def split(self, known: list[tuple[Fact, float]]) -> Facts:
         """Forget, retain and held-out facts as in the paper (method §2).

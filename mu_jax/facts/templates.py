@@ -8,6 +8,7 @@ from mu_jax.errors import UserError
 from mu_jax.types import Fact, Question
 
 _SLOT = "{subject}"
+_SLOTS = re.compile(r"\{(\w+)\}")
 
 
 class Format(Protocol):
@@ -81,6 +82,19 @@ class Template:
     def questions(self, fact: Fact) -> tuple[Question, ...]:
         """That one question."""
         return (self(fact),)
+
+
+def fill(wording: str, **said: str) -> tuple[str, dict[str, int]]:
+    """A wording with its `{slots}` filled, and where what fills each begins.
+
+    Braces inside of `said` stay as they are.
+    """
+    text, starts = "", {}
+    for i, part in enumerate(_SLOTS.split(wording)):  # every other one names a slot
+        if i % 2:
+            starts[part] = len(text)
+        text += said[part] if i % 2 else part
+    return text, starts
 
 
 def find(text: str, subject: str) -> int | None:

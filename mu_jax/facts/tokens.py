@@ -75,7 +75,8 @@ def distinct(facts: Sequence[Fact], tokenizer: Tokenizer) -> list[Fact]:
     """The facts whose two answers begin with different tokens, in order.
 
     Answers are judged by their first token, so others cannot be scored (method §6, trap
-    13). Distractors that begin like another answer of their fact are taken away.
+    13). Distractors that begin like another answer of their fact are taken away, and a
+    rival that begins like the subject.
     """
     kept = []
     for fact in facts:
@@ -88,7 +89,15 @@ def distinct(facts: Sequence[Fact], tokenizer: Tokenizer) -> list[Fact]:
             if first not in firsts:
                 firsts.append(first)
                 distractors.append(wrong)
-        kept.append(dataclasses.replace(fact, distractors=tuple(distractors)))
+        rival = fact.rival
+        if (
+            rival
+            and len({tokenizer.first_token(f" {n}") for n in (fact.subject, rival)}) < 2
+        ):
+            rival = ""
+        kept.append(
+            dataclasses.replace(fact, distractors=tuple(distractors), rival=rival)
+        )
     return kept
 
 

@@ -91,13 +91,12 @@ def programs(config: Config, topology: Topology) -> Iterator[Program]:
     for name, selection in chosen.items():
         yield _edit(config, name, selection, shapes, train)
     labels = {label for s in chosen.values() for label, _ in s.tensors}
-    formats = [
-        assumed([q for fact in facts for q in template.questions(fact)])
-        for template in source.templates
-    ]
+    each = [[t.questions(fact) for fact in facts] for t in source.templates]
+    formats = [assumed([q for of_one in of for q in of_one]) for of in each]
     widest = max(formats, key=lambda f: f.width)
     edited = {"unedited tensors": _stacks(shapes, labels)}
-    asked = sum(min(f.rows, 3 * config.recall.limit) for f in formats)
+    most = (max(map(len, of)) * 3 * config.recall.limit for of in each)
+    asked = sum(min(f.rows, n) for f, n in zip(formats, most, strict=True))
     asked *= 1 + len(chosen)
     yield _asking("evaluate", shapes, config.recall.batch, widest, asked, edited)
     yield _reading(config, shapes, 1 + len(chosen), edited)

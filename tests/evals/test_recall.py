@@ -8,6 +8,7 @@ import pytest
 
 from mu_jax.evals.recall import Recall, answers, askable, rows
 from mu_jax.facts.counterfact import CounterFact
+from mu_jax.facts.counterfact_formats import CHOICE, REVERSED, PaperChoice
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.templates import Template
 from mu_jax.facts.tokens import prompts
@@ -115,7 +116,8 @@ def test_facts_of_which_a_format_asks_nothing_are_left_out(tiny):
     splits = {"forget": facts[:1], "retain": facts[1:2], "heldout": facts[2:5]}
     splits["reserved"] = facts[5:]
     known = [Known(f, split, 1.0) for split, m in splits.items() for f in m]
-    train, _, neighbours, _, mcq = CounterFact().templates
+    formats = {f.name: f for f in CounterFact().templates}
+    train, neighbours, mcq = (formats[n] for n in ("train", "neighbours", "mcq"))
     recall = Recall(batch=4)
     measured = recall(tiny, Facts(tuple(known)), (train, neighbours, mcq))
     counts = {where: len(metrics["p_true"]) for where, metrics in measured.items()}
@@ -136,10 +138,9 @@ def test_facts_of_which_a_format_asks_nothing_are_left_out(tiny):
 
 def test_a_format_that_asks_nothing_is_not_informative(tiny):
     facts = Facts((Known(made(0, distractors=()), "forget", 1.0),))
-    mcq = CounterFact().templates[-1]
-    assert answers(tiny, facts.forget, mcq, 4) == {}
-    assert Recall()(tiny, facts, [mcq]) == {}
-    assert Recall().notes({}, facts, [mcq]) == {
+    assert answers(tiny, facts.forget, CHOICE, 4) == {}
+    assert Recall()(tiny, facts, [CHOICE]) == {}
+    assert Recall().notes({}, facts, [CHOICE]) == {
         "mcq": "not informative: it asks about none of the facts"
     }
 
@@ -148,17 +149,33 @@ def test_chance_is_the_share_of_the_commonest_right_letter():
     """All facts have the same answer; their letters differ, and those are asked."""
     facts = [made(i) for i in range(40)]
     known = Facts(tuple(Known(f, "forget", 1.0) for f in facts))
-    train, *_, mcq = CounterFact().templates
-    letters = [mcq.questions(f)[0].answer for f in facts]
+    train, paper = CounterFact().templates[0], PaperChoice()
+    letters = [paper.questions(f)[0].answer for f in facts]
     share = max(Counter(letters).values()) / 40
     most = {"choice_true": np.array([1.0] * 36 + [0.0] * 4)}
     notes = Recall(limit=40).notes(
-        {("train", "forget"): most, ("mcq", "forget"): most}, known, (train, mcq)
+        {("train", "forget"): most, ("mcq_paper", "forget"): most},
+        known,
+        (train, paper),
     )
     assert notes.keys() == {"train"}  # where all answers are " apple"
     worse = {"choice_true": np.array(letters) == max(letters, key=letters.count)}
-    (said,) = Recall(limit=40).notes({("mcq", "forget"): worse}, known, [mcq]).values()
-    assert f"a constant answer {share:.2f}" in said
+    found = Recall(limit=40).notes({("mcq_paper", "forget"): worse}, known, [paper])
+    assert f"a constant answer {share:.2f}" in found["mcq_paper"]
+
+
+@pytest.mark.parametrize(("format", "chance"), [(CHOICE, 1 / 4), (REVERSED, 1 / 2)])
+def test_what_is_asked_from_all_sides_has_the_chance_of_its_options(format, chance):
+    """However alike the facts: a letter, a place or a word is right equally often."""
+    facts = [dataclasses.replace(made(i), rival=f"Other {i}") for i in range(24)]
+    known = Facts(tuple(Known(f, "forget", 1.0) for f in facts))
+    constant = {"choice_true": np.full(24, chance)}
+    found = Recall().notes({(format.name, "forget"): constant}, known, [format])
+    said = f"answers {chance:.2f} right, a constant answer {chance:.2f}"
+    assert said in found[format.name]
+    margin = 1.64 * np.sqrt(chance * (1 - chance) / 24)
+    better = {"choice_true": np.full(24, chance + 1.01 * margin)}
+    assert Recall().notes({(format.name, "forget"): better}, known, [format]) == {}
 
 
 WORDS = ((" golf", " golf"), (" chess", " chess"))

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import random
+import re
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mu_jax.errors import UserError
-from mu_jax.facts.counterfact import LETTERS, CounterFact
+from mu_jax.facts.choice import LETTERS
+from mu_jax.facts.counterfact import CounterFact
+from mu_jax.facts.counterfact_formats import SHOTS, PaperChoice
 from mu_jax.facts.templates import find
 from mu_jax.facts.tokens import distinct, prompts
 from mu_jax.testing import ToyTokenizer
@@ -22,7 +25,8 @@ from mu_jax.types import Fact, Facts
 
 SHIPPED = Path(str(resources.files("mu_jax.facts") / "data/counterfact.jsonl"))
 FORMATS = CounterFact().templates
-TRAIN, PARAPHRASES, NEIGHBOURS, LISTED, CHOICE = FORMATS
+TRAIN, PARAPHRASES, NEIGHBOURS, LISTED, FEWSHOT, CHOICE, REVERSED = FORMATS
+PAPER = PaperChoice()
 CITIES = {"Paris": "France", "Rome": "Italy", "Cairo": "Egypt", "Oslo": "Norway"}
 
 
@@ -86,6 +90,7 @@ def made(i: int, answer=" x", wrong=" y", distractors=(" z", " w")) -> Fact:
         paraphrases=(f"Well. Subject {i} is", f"One says that Subject {i} is"),
         neighbours=("Other is", "Another is", "A third is"),
         distractors=distractors,
+        rival=f"Another {i}",
     )
 
 
@@ -103,7 +108,8 @@ def test_every_schema_in_every_file_gives_the_same_facts(tmp_path, schema, name)
     path = tmp_path / name.split("/")[0]
     facts = CounterFact(path=str(path)).load()
     assert [f.id for f in facts] == [f"counterfact/{i}" for i in range(4)]
-    assert facts[1] == Fact(
+    assert {f.rival for f in facts} <= set(CITIES)
+    assert dataclasses.replace(facts[1], rival="") == Fact(
         id="counterfact/1",
         subject="Rome",
         relation="P1376",
@@ -180,10 +186,11 @@ def test_distractors_are_drawn_from_the_same_relation(tmp_path):
 
 def test_the_training_prompt_comes_first_and_names_differ():
     names = [f.name for f in FORMATS]
-    assert names == ["train", "paraphrase", "neighbours", "listed", "mcq"]
+    first = ["train", "paraphrase", "neighbours", "listed"]
+    assert names == [*first, "fewshot", "mcq", "reversed"]
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("format", (*FORMATS, PAPER), ids=lambda f: f.name)
 def test_the_subject_stands_at_its_span_and_the_text_ends_at_an_answer(format):
     asked = [q for i in range(20) for q in format.questions(made(i))]
     assert asked
@@ -201,11 +208,12 @@ def test_the_subject_stands_at_its_span_and_the_text_ends_at_an_answer(format):
 
 
 def test_how_many_questions_each_format_asks():
-    bare = dataclasses.replace(made(0), paraphrases=(), neighbours=(), distractors=())
-    assert [len(f.questions(made(0))) for f in FORMATS] == [1, 2, 3, 1, 1]
-    assert [len(f.questions(bare)) for f in FORMATS] == [1, 0, 0, 0, 0]
+    nothing = dict.fromkeys(("paraphrases", "neighbours", "distractors"), ())
+    bare = dataclasses.replace(made(0), **nothing, rival="")
+    assert [len(f.questions(made(0))) for f in FORMATS] == [1, 2, 3, 1, 1, 4, 2]
+    assert [len(f.questions(bare)) for f in FORMATS] == [1, 0, 0, 0, 1, 0, 0]
     one = dataclasses.replace(bare, distractors=(" z",))
-    assert LISTED.questions(one) == CHOICE.questions(one) == ()
+    assert LISTED.questions(one) == CHOICE.questions(one) == PAPER.questions(one) == ()
 
 
 def test_train_is_the_prompt_and_the_first_question():
@@ -223,21 +231,23 @@ def test_a_paraphrase_without_the_subject_marks_none():
     assert (question.text, question.subject) == ("It is", "")
 
 
-@pytest.mark.parametrize("format", [LISTED, CHOICE], ids=["listed", "mcq"])
+@pytest.mark.parametrize("format", [LISTED, PAPER], ids=["listed", "mcq_paper"])
 def test_every_option_is_written_out_and_the_right_one_is_the_answer(format):
     fact = made(0, " Italy", " Spain", (" Japan", " Egypt"))
     (question,) = format.questions(fact)
     for land in ("Italy", "Spain", "Japan", "Egypt"):
         assert question.text.count(land) == 1
-    if format is CHOICE:
+    if format is PAPER:
         for name, letter in ((" Italy", question.answer), (" Spain", question.foil)):
             assert f"\n{letter.strip()}.{name}\n" in question.text
         assert question.options == LETTERS
 
 
 def test_the_choice_is_in_the_papers_words():
-    (question,) = CHOICE.questions(made(0, " x", " y"))
-    _, asked = question.text.split(" C\n\n")  # behind the letter of the example
+    (question,) = PAPER.questions(made(0, " x", " y"))
+    solved, _, asked = question.text.rpartition("Help me")
+    assert re.fullmatch(r"Help me.* Answer: [ABCD]\n\n", solved, re.DOTALL)
+    asked = f"Help me{asked}"
     head, lines, tail = asked.split("\n\n")[0], *asked.split("\n\n")[2:]
     assert head == "Help me answer the following multiple choice question:"
     assert [line[:3] for line in lines.split("\n")] == ["A. ", "B. ", "C. ", "D. "]
@@ -246,7 +256,7 @@ def test_the_choice_is_in_the_papers_words():
     )
 
 
-@pytest.mark.parametrize("format", [LISTED, CHOICE], ids=["listed", "mcq"])
+@pytest.mark.parametrize("format", [LISTED, PAPER], ids=["listed", "mcq_paper"])
 def test_no_place_among_the_options_is_right_too_often(format):
     places = Counter()
     for i in range(400):
@@ -255,15 +265,26 @@ def test_no_place_among_the_options_is_right_too_often(format):
         options = ("apple", "pear", "plum", "fig")
         order = sorted(options, key=question.text.rindex)
         places[order.index("apple")] += 1
-        if format is CHOICE:
+        if format is PAPER:
             assert question.answer == LETTERS[order.index("apple")]
     assert len(places) == 4 and max(places.values()) < 0.33 * 400
 
 
+def test_the_papers_examples_can_be_the_reserved_facts():
+    paper = PaperChoice(tuple(made(i) for i in range(1, 9)))
+    (question,) = paper.questions(made(0))
+    parts = question.text.split("Help me")[1:]
+    assert len(parts) == 9 and "Subject 0 is" in parts[8]
+    for i, part in enumerate(parts[:8], 1):
+        letter = part[-3]
+        assert f"Subject {i} is ..." in part and f"\n{letter}. x\n" in part
+    assert paper.questions(made(5)) == ()
+
+
 def test_the_order_of_options_depends_on_the_fact_alone():
     facts = [made(i) for i in range(20)]
-    once = [CHOICE.questions(f) for f in facts]
-    assert [CHOICE.questions(f) for f in reversed(facts)] == once[::-1]
+    once = [PAPER.questions(f) for f in facts]
+    assert [PAPER.questions(f) for f in reversed(facts)] == once[::-1]
 
 
 # ---- splits
@@ -369,7 +390,8 @@ def test_the_shipped_facts_obey_their_schema(shipped):
 
 def test_the_shipped_facts_can_be_asked_in_every_format(shipped):
     for fact in shipped:
-        assert [len(f.questions(fact)) for f in FORMATS] == [1, 2, 3, 1, 1]
+        asked = [1, 2, 3, 1, 1, 4, 2 * bool(fact.rival)]
+        assert [len(f.questions(fact)) for f in FORMATS] == asked
     tokenizer = ToyTokenizer(1 << 20)
     kept = distinct(shipped, tokenizer)
     assert len(kept) >= 0.9 * len(shipped)
@@ -377,10 +399,7 @@ def test_the_shipped_facts_can_be_asked_in_every_format(shipped):
         prompts([q for f in kept for q in format.questions(f)], tokenizer)
 
 
-def test_no_letter_answers_the_shipped_facts(shipped):
-    letters = Counter(CHOICE.questions(f)[0].answer for f in shipped)
-    assert max(letters.values()) < 0.33 * len(shipped)
-
-
-def test_the_solved_example_is_none_of_the_shipped_facts(shipped):
-    assert not any("spider" in f.prompt.lower() for f in shipped)
+def test_the_solved_examples_are_none_of_the_shipped_facts(shipped):
+    names = {f.subject for f in shipped} | {f.relation for f in shipped}
+    assert not names & {name for s in SHOTS for name in (s.subject, s.rival)}
+    assert not {f.prompt for f in shipped} & {s.prompt for s in SHOTS}

@@ -1,5 +1,6 @@
 """Athletes: what is read, what is injected, how they are split."""
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -8,7 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mu_jax.errors import UserError
-from mu_jax.facts.sports import SPORTS, Sports
+from mu_jax.facts.sports import (
+    CHOICE,
+    FEWSHOT,
+    REVERSED,
+    SHOTS,
+    SPORTS,
+    Sports,
+)
 from mu_jax.types import Fact
 
 OTHERS = (" football", " baseball", " basketball")
@@ -66,7 +74,8 @@ def test_an_athletes_injected_sport_does_not_depend_on_the_other_rows(
 ):
     fact = shipped[100]
     row = f"athlete,sport\n{fact.subject},{fact.answer.strip()}\n"
-    assert Sports(path=write(tmp_path, row)).load() == (fact,)
+    (alone,) = Sports(path=write(tmp_path, row)).load()
+    assert alone == dataclasses.replace(fact, rival=alone.rival)
 
 
 def test_the_papers_column_is_used(tmp_path):
@@ -176,10 +185,34 @@ def test_splits_that_make_no_sense_are_refused(settings):
 
 
 def test_every_format_offers_every_sport(shipped):
-    for template in Sports().templates:
-        question = template(shipped[0])
-        assert len(set(question.options)) == 4
-        assert {question.answer, question.foil} <= set(question.options)
+    for format in Sports().templates:
+        for question in format.questions(shipped[0]):
+            options = set(question.options)
+            assert len(options) == (2 if format is REVERSED else 4)
+            assert {question.answer, question.foil} <= options
+
+
+def test_solved_examples_are_about_nobody_in_the_shipped_table(shipped):
+    names = {f.subject for f in shipped}
+    assert not names & {name for s in SHOTS for name in (s.subject, s.rival)}
+    assert {s.answer for s in SHOTS} == set(SPORTS)
+
+
+@pytest.mark.parametrize("format", [FEWSHOT, CHOICE, REVERSED], ids=lambda f: f.name)
+def test_nobody_is_asked_about_whose_sport_stands_in_the_text(format):
+    asked = Fact("x", "Pele", "plays", " football", " golf", "", rival="Ada")
+    assert format.questions(asked)
+    for shot in SHOTS:
+        assert not format.questions(dataclasses.replace(asked, subject=shot.subject))
+
+
+@pytest.mark.parametrize("forget", [16, "basketball"])
+def test_rivals_play_the_injected_sport(forget):
+    facts = Sports(forget=forget).load()
+    sport = {f.subject: f.answer for f in facts}
+    for fact in facts:
+        assert fact.rival and fact.rival[0] != fact.subject[0]
+        assert sport.get(fact.rival, " golf") == fact.counterfact
 
 
 def test_formats_have_the_training_prompt_first_and_names_of_their_own():

@@ -3,8 +3,8 @@
 import pytest
 
 from mu_jax.errors import UserError
-from mu_jax.facts.sports import MCQ, Sports
-from mu_jax.facts.templates import Template, find
+from mu_jax.facts.sports import MCQ_PAPER, Sports
+from mu_jax.facts.templates import Template, fill, find
 from mu_jax.types import Fact
 
 WORDS = ((" golf", " golf"), (" chess", " chess"))
@@ -26,7 +26,11 @@ def test_the_question_holds_the_subject_at_its_span():
     assert (question.answer, question.foil) == (" golf", " chess")
 
 
-@pytest.mark.parametrize("template", Sports().templates, ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "template",
+    [f for f in (*Sports().templates, MCQ_PAPER) if isinstance(f, Template)],
+    ids=lambda t: t.name,
+)
 def test_a_subject_named_earlier_in_the_format_is_not_mistaken(template):
     fact = Fact("x", "Tiger Woods", "plays", " golf", " football", "")
     question = template(fact)
@@ -34,8 +38,8 @@ def test_a_subject_named_earlier_in_the_format_is_not_mistaken(template):
     assert question.start == template.text.index("{subject}")
 
 
-def test_multiple_choice_says_a_letter():
-    question = MCQ(Fact("x", "Pele", "plays", " football", " golf", ""))
+def test_the_papers_multiple_choice_says_a_letter():
+    question = MCQ_PAPER(Fact("x", "Pele", "plays", " football", " golf", ""))
     assert (question.answer, question.foil) == (" A", " D")
     assert question.options == (" A", " B", " C", " D")
 
@@ -50,6 +54,12 @@ def test_braces_in_a_subject_stay_as_they_are():
     fact = Fact("x", "{subject} {0}", "plays", " golf", " chess", "")
     question = Template("plain", "Fact: {subject} plays", WORDS)(fact)
     assert question.text == "Fact: {subject} {0} plays"
+
+
+def test_every_slot_is_filled_once_and_found():
+    text, starts = fill("{a} or {b}, {a}?", a="{b}", b="x{c}")
+    assert text == "{b} or x{c}, {b}?"
+    assert starts == {"a": 13, "b": 7}
 
 
 def test_a_template_asks_one_question_of_every_fact():

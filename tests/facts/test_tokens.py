@@ -22,7 +22,7 @@ from mu_jax.testing import ToyTokenizer
 from mu_jax.types import Fact, Question
 
 NAMES = ("Michael Jordan", "Pele", "Ichiro Suzuki", "Juan Carlos Del Toro")
-TEMPLATES = Sports().templates
+TEMPLATES = [f for f in Sports().templates if isinstance(f, Template)]
 WORDS = 1 << 20  # ids enough that no two words share one
 
 
@@ -214,6 +214,14 @@ def test_distractors_that_begin_like_another_answer_are_taken_away():
     one = dataclasses.replace(fact("a", " Paris", " Rome"), distractors=wrong)
     (kept,) = distinct([one], ToyTokenizer(WORDS))
     assert kept == dataclasses.replace(one, distractors=(" London", " Bonn"))
+
+
+def test_a_rival_that_begins_like_the_subject_is_taken_away():
+    both = [
+        dataclasses.replace(fact("Ada Bell"), rival=r) for r in ("Ada Cole", "Bo Bell")
+    ]
+    kept = distinct(both, ToyTokenizer(WORDS))
+    assert [f.rival for f in kept] == ["", "Bo Bell"]
 
 
 words = st.sampled_from([" a b", " a c", " b", " c d", " c", " d", " e"])
