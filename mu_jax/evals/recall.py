@@ -18,7 +18,9 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from mu_jax.errors import UserError
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched, prompts, shared_prefix
 from mu_jax.model.model import Model, run
@@ -130,6 +132,36 @@ def askable(facts: Sequence[Fact], template: Format) -> list[Fact]:
     return [fact for fact in facts if template.questions(fact)]
 
 
+def posed(
+    model: Model, facts: Facts, template: Format, limits: Mapping[Split, int]
+) -> tuple[Prompts, dict[Split, slice]]:
+    """The first question that a format asks about each fact of some splits.
+
+    Args:
+      limits: how many facts of each split at most, the first ones.
+
+    Returns:
+      One batch of prompts, and which of its rows are each split's; facts of which the
+      format asks nothing are left out, and so are splits of such facts.
+
+    Raises:
+      UserError: it asks about none of them.
+    """
+    questions, cuts = [], {}
+    for split, limit in limits.items():
+        members = askable(facts.split(split), template)[:limit]
+        if members:
+            cuts[split] = slice(len(questions), len(questions) + len(members))
+            questions += [template.questions(fact)[0] for fact in members]
+    if not questions:
+        raise UserError(
+            f"the format {template.name!r} asks about no fact to {' or '.join(limits)}",
+            "a question about one of them at least",
+            "choose another format",
+        )
+    return prompts(questions, model.tokenizer, context=model.spec.context), cuts
+
+
 def answers(
     model: Model,
     facts: Sequence[Fact],
@@ -164,8 +196,15 @@ def answers(
 
 
 @functools.partial(jax.jit, static_argnames=("network", "prefix"))
-def _metrics(network, params, asked: Prompts, prefix: int) -> dict[str, jax.Array]:
-    logits = run(network, params, asked, {}, prefix=prefix).logits.astype(jnp.float32)
+def _metrics(network, params, asked: Prompts, prefix: int) -> dict[str, Array]:
+    return judged(run(network, params, asked, {}, prefix=prefix).logits, asked)
+
+
+def judged(
+    logits: Float[Array, "batch vocabulary"], asked: Prompts
+) -> dict[str, Float[Array, " batch"]]:
+    """The metrics of the module's docstring, one value a question."""
+    logits = logits.astype(jnp.float32)
     options = jnp.take_along_axis(logits, asked.options, axis=1)
     p_all = jax.nn.softmax(logits, axis=1)
     p_options = jax.nn.softmax(options, axis=1)
