@@ -66,7 +66,7 @@ class TextLoss:
                     filled,
                     chunk=self.positions,
                 )
-            found.append({k: v[: len(part)] for k, v in fetch(values).items()})
+            found.append({k: fetch(v)[: len(part)] for k, v in values.items()})
             progress("reading general text", start + len(part), len(text))
         return [
             Row.of(
