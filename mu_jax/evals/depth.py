@@ -25,7 +25,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -80,8 +79,10 @@ class UnlearningDepth:
         twins: Sequence[Fact],
         progress: Progress = silent,
     ) -> list[Row]:
-        """`uds`, one value a fact that some layer encodes, and rows `layer=K` of d1, d2
-        and e.
+        """`uds`, a value for each fact that some layer encodes, and the curves.
+
+        Rows `layer=K` are about the stream after K layers; of `erased` they hold the
+        facts that K encodes.
 
         Args:
           original: the model that `model` was edited from.
@@ -116,13 +117,11 @@ class UnlearningDepth:
                 "one of each, or several rounds of them",
                 "make them of these facts",
             )
-        chosen = [i for i, f in enumerate(forget) if template.questions(f)][
-            : self.limit
-        ]
+        asked = [i for i, fact in enumerate(forget) if template.questions(fact)]
         rounds = [twins[i : i + len(forget)] for i in range(0, len(twins), len(forget))]
         return [
             tokenized(
-                [template.questions(twin[i])[0] for i in chosen],
+                [template.questions(twin[i])[0] for i in asked[: self.limit]],
                 original.tokenizer,
                 context=original.spec.context,
             )
@@ -138,7 +137,7 @@ class UnlearningDepth:
         for rows, n in batches(total, min(self.batch, total)):
             part, donor = asked.rows(rows), donors[:, rows, None]
             run, ends = base(original, Inputs(part), {}, prefix)
-            everywhere = jnp.broadcast_to(donor, run.entering[1:].shape)
+            everywhere = np.broadcast_to(donor, run.entering[1:].shape)
             run = run._replace(donors={"resid": everywhere.astype(run.entering.dtype)})
             said = sweep(
                 original,

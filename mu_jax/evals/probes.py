@@ -87,15 +87,12 @@ class LatentProbes:
         places = residuals(model, asked, self.batch, progress)
         for token, layers in zip((" token=subject", ""), places, strict=True):
             for k, features in enumerate(layers):
-                with fitting():
-                    probe = classifier(self.penalty)
-                    read = probe.fit(features[learnt], answers[learnt]).predict(
-                        features
-                    )
+                read = self._read(features, learnt, answers)
                 found.append((f"layer={k}{token}", read))
                 progress("fitting probes", len(found), 2 * len(layers))
         values, counts = np.unique(answers[learnt], return_counts=True)
         found.append((CONSTANT, np.full_like(answers, values[counts.argmax()])))
+        tokens = {"probe_true": answers, "probe_injected": np.asarray(asked.foil)}
         return [
             Row.of(
                 (read == token)[cut].astype(float),
@@ -108,11 +105,13 @@ class LatentProbes:
             )
             for at, read in found
             for split, cut in cuts.items()
-            for metric, token in (
-                ("probe_true", answers),
-                ("probe_injected", np.asarray(asked.foil)),
-            )
+            for metric, token in tokens.items()
         ]
+
+    def _read(self, features: np.ndarray, learnt: slice, answers: Read) -> Read:
+        with fitting():
+            probe = classifier(self.penalty).fit(features[learnt], answers[learnt])
+            return probe.predict(features)
 
     def refusal(self, facts: Facts, template: Format) -> UserError | None:
         """Why these facts cannot be probed: their answers are not a few classes."""

@@ -1,4 +1,4 @@
-"""Unlearning depth: exactly 0 for the model itself, exactly 1 for one that never knew."""
+"""Unlearning depth: exactly 0 for the model itself, exactly 1 where it never knew."""
 
 import dataclasses
 
