@@ -23,7 +23,7 @@ of the answer's span. The threshold is the paper's.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -40,10 +40,20 @@ from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Fact, Facts, Progress, Prompts, Row, silent
 
-States = Float[np.ndarray, "layer fact embedding"]
-"""The stream after each layer at the prompts' last tokens."""
-Table = Float[np.ndarray, "layer fact"]
 METRIC = LogProbability()
+Table = Float[np.ndarray, "layer fact"]
+
+
+class Baseline(NamedTuple):
+    """log p(answer) in nats, with the state after each layer replaced.
+
+    intact:     by the original's own, which changes nothing: the same in every layer
+        but for rounding, and through the program that all are compared by.
+    never_knew: by that on the twins' prompts, the mean over their rounds.
+    """
+
+    intact: Table
+    never_knew: Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +88,7 @@ class UnlearningDepth:
         template: Format,
         twins: Sequence[Fact],
         progress: Progress = silent,
+        baseline: Baseline | None = None,
     ) -> list[Row]:
         """`uds`, a value for each fact that some layer encodes, and the curves.
 
@@ -88,23 +99,35 @@ class UnlearningDepth:
           original: the model that `model` was edited from.
           twins: the forgotten facts, in order, about subjects that nobody knows; or
             several rounds of them, one after the other: d1 is the mean over the rounds.
+          baseline: `self.baseline` of the original, facts, template and twins, which is
+            most of the work, made once where several edited models are measured.
 
         Raises:
           UserError: the format asks about none of the facts, or twins that do not
             correspond to them.
         """
+        if baseline is None:
+            baseline = self.baseline(original, facts, template, twins, progress)
         asked, _ = posed(original, facts, template, {"forget": self.limit})
-        never_knew = [
-            _states(original, prompts, self.batch, progress)
-            for prompts in self._rounds(original, facts, template, twins)
-        ]
-        states = [_states(m, asked, self.batch, progress) for m in (original, model)]
-        own, edited, *never = (
-            self._said(original, asked, donors, progress)
-            for donors in (*states, *never_knew)
-        )
-        d1, d2 = own - np.mean(never, axis=0), own - edited
+        edited = self._said(original, asked, model, asked, progress)
+        d1, d2 = baseline.intact - baseline.never_knew, baseline.intact - edited
         return self._rows(d1, d2, model=name, eval="depth", prompt=template.name)
+
+    def baseline(
+        self,
+        original: Model,
+        facts: Facts,
+        template: Format,
+        twins: Sequence[Fact],
+        progress: Progress = silent,
+    ) -> Baseline:
+        """What the original says with its own states, and with those of the twins."""
+        asked, _ = posed(original, facts, template, {"forget": self.limit})
+        intact, *never = (
+            self._said(original, asked, original, donors, progress)
+            for donors in (asked, *self._rounds(original, facts, template, twins))
+        )
+        return Baseline(intact, np.mean(never, axis=0))
 
     def _rounds(
         self, original: Model, facts: Facts, template: Format, twins: Sequence[Fact]
@@ -129,15 +152,21 @@ class UnlearningDepth:
         ]
 
     def _said(
-        self, original: Model, asked: Prompts, donors: States, progress: Progress
+        self,
+        original: Model,
+        asked: Prompts,
+        donor: Model,
+        donors: Prompts,
+        progress: Progress,
     ) -> Table:
-        """log p(answer) with the state after each layer in turn replaced."""
+        """log p(answer), the state after each layer in turn being the donor's."""
+        _, at_end = residuals(donor, donors, self._batch(donors), progress)
         cells = [Cell((site,), "end") for site in sites_of("resid", original.spec)]
-        prefix, pieces, total = shared_prefix(asked), [], len(asked.tokens)
-        for rows, n in batches(total, min(self.batch, total)):
-            part, donor = asked.rows(rows), donors[:, rows, None]
+        prefix, pieces = shared_prefix(asked), []
+        for rows, n in batches(len(asked.tokens), self._batch(asked)):
+            part, state = asked.rows(rows), at_end[1:, rows, None]
             run, ends = base(original, Inputs(part), {}, prefix)
-            everywhere = np.broadcast_to(donor, run.entering[1:].shape)
+            everywhere = np.broadcast_to(state, run.entering[1:].shape)
             run = run._replace(donors={"resid": everywhere.astype(run.entering.dtype)})
             said = sweep(
                 original,
@@ -151,6 +180,9 @@ class UnlearningDepth:
             )
             pieces.append(said[:, :n])
         return np.concatenate(pieces, axis=1)
+
+    def _batch(self, prompts: Prompts) -> int:
+        return min(self.batch, len(prompts.tokens))
 
     def _rows(self, d1: Table, d2: Table, **where: Any) -> list[Row]:
         erased, uds = depth(d1, d2, self.threshold)
@@ -178,13 +210,7 @@ def depth(
     encoding = d1 > threshold
     share = np.divide(d2, d1, out=np.full_like(d1, np.nan), where=encoding)
     erased = np.clip(share, 0, 1)
-    weight = np.where(encoding, d1, 0)
-    total = weight.sum(axis=0)
-    gone = np.where(encoding, d1 * erased, 0).sum(axis=0)
+    there = np.where(encoding, d1, 0)
+    gone, total = (there * np.nan_to_num(erased)).sum(axis=0), there.sum(axis=0)
     uds = np.divide(gone, total, out=np.full_like(total, np.nan), where=total > 0)
     return erased, uds
-
-
-def _states(model: Model, prompts: Prompts, batch: int, progress: Progress) -> States:
-    _, at_end = residuals(model, prompts, min(batch, len(prompts.tokens)), progress)
-    return at_end[1:]
