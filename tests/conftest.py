@@ -1,4 +1,4 @@
-"""Strictness for every test, and the real model once a session."""
+"""Strictness for every test; the real models, also edited ones, once a session."""
 
 import os
 
@@ -13,7 +13,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 import small_run
 
 import mu_jax as mu
+from mu_jax.facts.sports import TRAIN
 from mu_jax.testing import tiny_model
+from mu_jax.types import Scores
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,52 @@ def tiny():
 def gemma():
     """The real Gemma 3 270M."""
     return mu.load("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def asked_athletes(gemma):
+    """Every shipped athlete, and what probability the 270M gives the true sport."""
+    return mu.KnownFilter().ask(gemma, mu.Sports().load(), TRAIN)
+
+
+@pytest.fixture(scope="session")
+def athletes(asked_athletes):
+    """Those that the 270M knows, split: 16 of them to be forgotten."""
+    return mu.Sports().split(mu.KnownFilter().keep(asked_athletes))
+
+
+@pytest.fixture(scope="session")
+def lookup(gemma, asked_athletes):
+    """The fact-lookup MLPs, as the pipeline finds them."""
+    probes, source = mu.Probes(bootstraps=20), mu.Sports()
+    subjects = [fact for fact, p in asked_athletes if p >= probes.threshold]
+    prompts = {
+        "alone": mu.prompts([source.alone(f) for f in subjects], gemma.tokenizer),
+        "train": mu.prompts([TRAIN(f) for f in subjects], gemma.tokenizer),
+    }
+    return mu.selectors.FactLookup()(probes(gemma, prompts), gemma.sizes)
+
+
+@pytest.fixture(scope="session")
+def edited_lookup(gemma, athletes, lookup):
+    """The 270M, taught other sports in its lookup MLPs (about 75 s on 2 cores)."""
+    return taught(gemma, athletes, lookup)
+
+
+@pytest.fixture(scope="session")
+def edited_late(gemma, athletes, lookup):
+    """The same in as many of the last MLPs: it says them, and still knows better."""
+    late = mu.selectors.LateMLPs(budget=lookup.n_params)
+    return taught(gemma, athletes, late(Scores("", {}), gemma.sizes))
+
+
+def taught(model, facts, selection):
+    """The model after the edit that the demo makes."""
+    questions = [TRAIN(f) for f in (*facts.forget, *facts.retain)]
+    both, n = mu.prompts(questions, model.tokenizer), len(facts.forget)
+    text, _ = mu.Text().load(model.tokenizer)
+    forget, keep = both.rows(slice(n)), both.rows(slice(n, None))
+    return model.update(mu.GradientEdit()(model, selection, forget, keep, text))
 
 
 @pytest.fixture(scope="session")

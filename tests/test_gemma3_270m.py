@@ -13,43 +13,7 @@ import pytest
 import mu_jax as mu
 from mu_jax.evals.recall import answers
 from mu_jax.facts.sports import QA, TRAIN
-from mu_jax.selectors import FactLookup
 from mu_jax.types import Question
-
-
-@pytest.fixture(scope="module")
-def asked(gemma):
-    """Every shipped athlete, with the probability of the true sport."""
-    return mu.KnownFilter().ask(gemma, mu.Sports().load(), TRAIN)
-
-
-@pytest.fixture(scope="module")
-def facts(asked):
-    return mu.Sports().split(mu.KnownFilter().keep(asked))
-
-
-@pytest.fixture(scope="module")
-def selection(gemma, asked):
-    """The fact-lookup MLPs, as the pipeline finds them."""
-    probes, source = mu.Probes(bootstraps=20), mu.Sports()
-    subjects = [fact for fact, p in asked if p >= probes.threshold]
-    prompts = {
-        "alone": mu.prompts([source.alone(f) for f in subjects], gemma.tokenizer),
-        "train": mu.prompts([TRAIN(f) for f in subjects], gemma.tokenizer),
-    }
-    return FactLookup()(probes(gemma, prompts), gemma.sizes)
-
-
-@pytest.fixture(scope="module")
-def edited(gemma, facts, selection):
-    known = [TRAIN(f) for f in (*facts.forget, *facts.retain)]
-    both = mu.prompts(known, gemma.tokenizer)
-    n = len(facts.forget)
-    text, _ = mu.Text().load(gemma.tokenizer)
-    edit = mu.GradientEdit()(
-        gemma, selection, both.rows(slice(n)), both.rows(slice(n, None)), text
-    )
-    return gemma.update(edit)
 
 
 def test_michael_jordan_plays_basketball(gemma):
@@ -79,46 +43,46 @@ def test_tokens_decode_to_the_text_and_spans_cover_it(gemma, text):
     assert "".join(pieces) == text
 
 
-def test_subject_mask_decodes_to_the_subject(gemma, facts):
-    chosen = facts.forget[:8]
+def test_subject_mask_decodes_to_the_subject(gemma, athletes):
+    chosen = athletes.forget[:8]
     prompts = mu.prompts([QA(f) for f in chosen], gemma.tokenizer)
     for fact, tokens, mask in zip(chosen, prompts.tokens, prompts.subject, strict=True):
         assert gemma.tokenizer.decode(tokens[mask]).strip() == fact.subject
 
 
-def test_it_knows_a_hundred_athletes_and_every_sport(facts):
-    known = [k.fact for k in facts.known]
+def test_it_knows_a_hundred_athletes_and_every_sport(athletes):
+    known = [k.fact for k in athletes.known]
     assert len(known) >= 100
     assert min(Counter(f.answer for f in known).values()) >= 30
 
 
-def test_the_sport_is_looked_up_in_early_layers(selection):
-    first, last = selection.layers[0], selection.layers[-1]
+def test_the_sport_is_looked_up_in_early_layers(lookup):
+    first, last = lookup.layers[0], lookup.layers[-1]
     assert 1 <= first <= 3
     assert 5 <= last <= 8
 
 
 def test_an_edit_of_the_lookup_mlps_carries_over_and_spares_the_rest(
-    gemma, edited, facts
+    gemma, edited_lookup, athletes
 ):
-    held = facts.split("heldout")
+    held = athletes.split("heldout")
     before = answers(gemma, held, TRAIN, 32)["choice_true"].mean()
     after = {
-        template.name: answers(edited, facts.forget, template, 16)
+        template.name: answers(edited_lookup, athletes.forget, template, 16)
         for template in (TRAIN, QA)
     }
     assert after["train"]["top_injected"].sum() >= 14
     assert after["qa"]["top_injected"].sum() >= 12  # a format the edit never saw
-    assert answers(edited, held, TRAIN, 32)["choice_true"].mean() >= 0.9 * before
+    assert answers(edited_lookup, held, TRAIN, 32)["choice_true"].mean() >= 0.9 * before
 
 
 def test_the_edit_changed_the_selected_tensors_and_no_other_bit(
-    gemma, edited, selection
+    gemma, edited_lookup, lookup
 ):
-    tensors = dict(selection.tensors)
+    tensors = dict(lookup.tensors)
     for label, old in gemma.params.items():
         axes = [a for a in old.named_shape if a != "layer"]
-        new = edited.params[label]
+        new = edited_lookup.params[label]
         if label not in tensors:
             assert new is old
             continue

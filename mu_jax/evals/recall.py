@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mu_jax.errors import UserError
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched, prompts, shared_prefix
 from mu_jax.model.model import Model, run
@@ -141,6 +142,36 @@ def askable(facts: Sequence[Fact], template: Format) -> list[Fact]:
     return [fact for fact in facts if template.questions(fact)]
 
 
+def posed(
+    model: Model, facts: Facts, template: Format, limits: Mapping[Split, int]
+) -> tuple[Prompts, dict[Split, slice]]:
+    """The first question that a format asks about each fact of some splits.
+
+    Args:
+      limits: how many facts of each split at most, the first ones.
+
+    Returns:
+      One batch of prompts, and which of its rows are each split's; facts of which the
+      format asks nothing are left out, and so are splits of such facts.
+
+    Raises:
+      UserError: it asks about none of them.
+    """
+    questions, cuts = [], {}
+    for split, limit in limits.items():
+        members = askable(facts.split(split), template)[:limit]
+        if members:
+            cuts[split] = slice(len(questions), len(questions) + len(members))
+            questions += [template.questions(fact)[0] for fact in members]
+    if not questions:
+        raise UserError(
+            f"the format {template.name!r} asks about no fact to {' or '.join(limits)}",
+            "a question about one of them at least",
+            "choose another format",
+        )
+    return prompts(questions, model.tokenizer, context=model.spec.context), cuts
+
+
 def answers(
     model: Model,
     facts: Sequence[Fact],
@@ -169,7 +200,7 @@ def answers(
         if ask is None:
             values = _metrics(model.network, model.params, part, prefix)
         else:
-            values = metrics(ask(part, prefix), part)
+            values = judged(ask(part, prefix), part)
         pieces.append({k: v[:n] for k, v in fetch(values).items()})
         done = min(len(pieces) * size, total)
         progress(f"asking in the format {template.name}", done, total)
@@ -183,11 +214,11 @@ def answers(
 
 @functools.partial(jax.jit, static_argnames=("network", "prefix"))
 def _metrics(network, params, asked: Prompts, prefix: int) -> dict[str, jax.Array]:
-    return metrics(run(network, params, asked, {}, prefix=prefix).logits, asked)
+    return judged(run(network, params, asked, {}, prefix=prefix).logits, asked)
 
 
 @jax.jit
-def metrics(
+def judged(
     logits: Float[Array, "batch vocabulary"], asked: Prompts
 ) -> dict[str, jax.Array]:
     """The metrics of the module's docstring, of each question: {metric: [batch]}."""

@@ -3,6 +3,8 @@
     patching      the primitive: a base run whose sites move towards a donor run
     sweep         many patched runs of one base, through one compiled program
     metrics       what a patched run is judged by
+    residuals     the stream at the subject's and the prompt's last token
+    classifier    what a probe fits to it
     tracing, attribution, edges, paths, probes      the localizers
 
 By default each is the clean definition of its method. `CausalTracing.paper()`,

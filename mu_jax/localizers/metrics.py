@@ -90,6 +90,19 @@ class Probability(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
+class LogProbability(Metric):
+    """log p(answer) in nats, over the whole vocabulary."""
+
+    name = "log probability"
+
+    def __call__(self, network, params, ends, prompts, reference):
+        logits = _float(network.logits(params, ends))
+        chosen = jnp.broadcast_to(prompts.answer, logits.shape[:-1])[..., None]
+        logit = jnp.take_along_axis(logits, chosen, axis=-1)[..., 0]
+        return logit - jax.nn.logsumexp(logits, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
 class KL(Metric):
     """KL(clean || patched) in nats over the whole vocabulary, negated: 0 is clean.
 

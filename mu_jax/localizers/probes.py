@@ -12,16 +12,15 @@ what it can do with nothing to learn.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
 from mu_jax.errors import UserError
-from mu_jax.facts.tokens import batched, shared_prefix
+from mu_jax.localizers.classifier import classifier, fitting
 from mu_jax.localizers.ranges import Lookup, LookupRange
+from mu_jax.localizers.residuals import residuals
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 
@@ -75,8 +74,8 @@ class Probes:
                 "give more facts or lower the threshold of known",
             )
         asked = {name: p.rows(slice(len(labels))) for name, p in prompts.items()}
-        alone, _ = self._features(model, asked["alone"], progress)
-        subject, end = self._features(model, asked["train"], progress)
+        alone, _ = residuals(model, asked["alone"], self.batch, progress)
+        subject, end = residuals(model, asked["train"], self.batch, progress)
         features = {"alone": alone, "subject": subject, "end": end, "control": alone}
         shuffled = np.random.default_rng(self.seed).permutation(labels)
         groups = _same_subject(asked["alone"])
@@ -141,48 +140,16 @@ class Probes:
             values += [r.mean(axis=1), *ends.T]
         return columns, np.stack(values, axis=1).tolist()
 
-    def _features(
-        self, model: Model, prompts: Prompts, progress: Progress
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The stream at the subject's last token and at the prompt's end.
-
-        Both [layer + 1, batch, embedding]: the embedding, then after each layer.
-        """
-        prefix, pieces, done = shared_prefix(prompts), [], 0
-        progress("reading the residual stream", 0, len(prompts.tokens))
-        for rows, n in batched(prompts, self.batch):
-            resid = model.run(rows, read=("resid",), prefix=prefix).reads["resid"]
-            embedded = model.network.embeddings(model.params, rows.tokens[:, prefix:])
-            stack = np.concatenate([fetch(embedded)[None], fetch(resid)])
-            seq = rows.tokens.shape[1]
-            last = seq - 1 - rows.subject[:, ::-1].argmax(axis=1)
-            places = np.stack([last, np.asarray(rows.last)]) - prefix
-            pieces.append(stack[:, np.arange(len(last)), places][:, :, :n])
-            done += n
-            progress("reading the residual stream", done, len(prompts.tokens))
-        at_subject, at_end = np.moveaxis(np.concatenate(pieces, axis=2), 1, 0)
-        return at_subject, at_end
-
     def _correct(
         self, features: np.ndarray, labels: np.ndarray, groups: np.ndarray
     ) -> np.ndarray:
         """[subject] 1 where the held-out prediction is right; groups stay together."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-        from threadpoolctl import threadpool_limits
 
-        probe = make_pipeline(
-            StandardScaler(), LogisticRegression(C=self.penalty, max_iter=200)
-        )
         folds = StratifiedGroupKFold(self.folds, shuffle=True, random_state=self.seed)
-        # One thread: XLA's own pool fights with that of BLAS, ten times slower.
-        with warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        with fitting():
             predicted = cross_val_predict(
-                probe, features, labels, groups=groups, cv=folds
+                classifier(self.penalty), features, labels, groups=groups, cv=folds
             )
         return np.asarray(predicted == labels, float)
 

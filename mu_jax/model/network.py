@@ -204,6 +204,14 @@ class Network:
         chosen = _unembedding(params)[tokens]
         return self._capped("...be,boe->...bo", stream, chosen)
 
+    def lens(
+        self, params: Params, resid: Float[Array, "*where embedding"]
+    ) -> Float[Array, "*where vocabulary"]:
+        """The logits if `resid`, some layer's output, were the last layer's."""
+        axes = [*map(str, range(resid.ndim - 1)), "embedding"]
+        final = self._final(params, pz.nx.wrap(resid).tag(*axes))
+        return self.logits(params, final.unwrap(*axes))
+
     def _capped(self, subscripts: str, stream: Array, table: Array) -> Array:
         """Logits, summed up in float32 and not rounded: their differences are small."""
         wide = jnp.promote_types(stream.dtype, jnp.float32)

@@ -6,6 +6,7 @@ import pytest
 from mu_jax.errors import UserError
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.tokens import prompts
+from mu_jax.localizers import probes
 from mu_jax.localizers.probes import Probes, _same_subject
 from mu_jax.types import Site
 
@@ -81,12 +82,12 @@ def test_the_control_stays_near_chance(tiny, asked, monkeypatch):
     """Also where the stream tells the answer, which every other curve then shows."""
     answers = asked["train"].answer
 
-    def telling(self, model, prompts, progress):
+    def telling(model, prompts, batch, progress):
         draw = np.random.default_rng(0).normal(size=(8, len(answers), 4))
         draw[..., :3] += 50 * (answers[:, None] == np.unique(answers))
         return draw, draw
 
-    monkeypatch.setattr(Probes, "_features", telling)
+    monkeypatch.setattr(probes, "residuals", telling)
     scores = Probes(folds=3, penalty=1.0, bootstraps=1)(tiny, asked)
     rows, columns = np.array(scores.tables["curves"]), list(scores.axes["curves"])
     curve = lambda name: rows[:, columns.index(name)]
