@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xxhash
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mu_jax import distributed
 from mu_jax.errors import UserError
@@ -49,7 +49,7 @@ class Covariance:
       shrinkage: s in C_s = (1 - s) C + s (tr C / neurons) 1, which can be inverted.
     """
 
-    tokens: int = 12_000
+    tokens: int = 6_000
     batch: int = 8
     shrinkage: float = 0.05
 
@@ -81,8 +81,9 @@ class Covariance:
         missing = [i for i in layers if distributed.agree(read[i] is None)]
         made = self.moments(model, missing, rows, progress)
         found = {**read, **dict(zip(missing, made, strict=True))}
-        for i in missing if kept else []:
-            kept.put(i, of, found[i])
+        if kept:
+            for i in missing:
+                kept.put(i, of, found[i])
         return [Inverse(self._shrunk(found[i])) for i in layers]
 
     def moments(
@@ -92,12 +93,14 @@ class Covariance:
         text: Int[np.ndarray, "rows seq"],
         progress: Progress = silent,
     ) -> list[Moment]:
-        """E[k k^T] of each layer over all tokens of `text` but each row's first."""
+        """E[k k^T] of each layer over all tokens of `text` but each row's first.
+
+        Summed in float32, all layers in one pass: neurons^2 numbers each on a device.
+        """
         if not layers:
             return []
-        n = model.spec.neurons
-        sums = jnp.zeros((len(layers), n, n), jnp.float32)
-        which, real = jnp.asarray(layers, jnp.int32), np.ones(len(text), bool)
+        which, total = np.asarray(layers, np.int32), None
+        real = np.ones(len(text), bool)
         progress("reading keys", 0, len(text))
         for start in range(0, len(text), self.batch):
             part = slice(start, start + self.batch)
@@ -105,34 +108,33 @@ class Covariance:
             batch = np.pad(text[part], [*fill, (0, 0)]), np.pad(real[part], fill)
             if model.network.layout:
                 batch = model.network.layout.rows(batch)
-            sums = _add(model.network, model.params, which, sums, *batch)
+            sums = _sums(model.network, model.params, which, *batch)
+            total = sums if total is None else total + sums
             progress("reading keys", min(start + self.batch, len(text)), len(text))
         count = len(text) * (text.shape[1] - 1)
-        return list(fetch(sums) / np.float32(count))
+        return list(fetch(total) / np.float32(count))
 
     def _shrunk(self, moment: Moment) -> Float[np.ndarray, "neurons neurons"]:
         wide = (1 - self.shrinkage) * moment.astype(np.float64)
-        wide[np.diag_indices_from(wide)] += (
-            self.shrinkage * np.trace(moment) / len(moment)
-        )
+        mean = np.trace(moment) / len(moment)
+        wide[np.diag_indices_from(wide)] += self.shrinkage * mean
         return wide
 
 
-@functools.partial(jax.jit, static_argnames="network", donate_argnames="sums")
-def _add(
+@functools.partial(jax.jit, static_argnames="network")
+def _sums(
     network: Network,
     params: Params,
     layers: Int[Array, " layer"],
-    sums: Float[Array, "layer neurons neurons"],
     text: Int[Array, "batch seq"],
-    real: Array,
+    real: Bool[Array, " batch"],
 ) -> Float[Array, "layer neurons neurons"]:
-    """`sums` and the outer products of a batch's keys; rows not `real` are filler."""
+    """The sum of k k^T over a batch; rows that are not `real` are filler."""
     _, reads = network.stream(params, text, read=("neuron",))
-    keys = reads["neuron"][layers][:, :, 1:].astype(sums.dtype)
-    keys = keys * real[:, None, None].astype(sums.dtype)
+    keys = reads["neuron"][layers][:, :, 1:].astype(jnp.float32)
+    keys = keys * real[None, :, None, None].astype(keys.dtype)
     exact = jax.lax.Precision.HIGHEST
-    return sums + jnp.einsum("lbsn,lbsm->lnm", keys, keys, precision=exact)
+    return jnp.einsum("lbsn,lbsm->lnm", keys, keys, precision=exact)
 
 
 class Inverse:

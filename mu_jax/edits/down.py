@@ -9,13 +9,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Float, Int
 from penzai import pz
 
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.params import Params, put, take
-from mu_jax.types import Selection
+from mu_jax.types import Selection, Tensor
 
 LABEL = "mlp/down"
 
@@ -60,19 +61,19 @@ def replaced(params: Params, selection: Selection, edited: Params) -> Params:
 def add(
     edited: Params,
     index: int,
-    left: Float[Array, "fact neurons"],
-    right: Float[Array, "fact embedding"],
+    left: Float[Tensor, "fact neurons"],
+    right: Float[Tensor, "fact embedding"],
 ) -> Params:
     """`edited` with left^T right added to the layer that stands at `index` in it."""
-    return {LABEL: _add(edited[LABEL], jnp.int32(index), left, right)}
+    return {LABEL: _add(edited[LABEL], np.int32(index), left, right)}
 
 
 @jax.jit
 def _add(
     stack: pz.nx.NamedArray,
-    index: Int[Array, ""],
-    left: Float[Array, "fact neurons"],
-    right: Float[Array, "fact embedding"],
+    index: Int[Tensor, ""],
+    left: Float[Tensor, "fact neurons"],
+    right: Float[Tensor, "fact embedding"],
 ) -> pz.nx.NamedArray:
     axes = ("layer", "neurons", "embedding")
     change = jnp.matmul(left.T, right, precision=jax.lax.Precision.HIGHEST)

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -110,7 +111,7 @@ class MEMIT:
             share = missing / (len(layers) - i)
             change = _before_norm(model, layer, seen, share)
             left = self._spread(inverse, seen["neuron"][:, layer])
-            edited = down.add(edited, i, jnp.float32(left), jnp.float32(change))
+            edited = down.add(edited, i, left, change)
             progress(f"spreading over {len(layers)} layers", i + 1, len(layers))
         return Edit(chosen, edited, history)
 
@@ -126,8 +127,8 @@ class MEMIT:
     ) -> tuple[Float[np.ndarray, "fact embedding"], list[dict[str, float]]]:
         """z of each fact, and the history of how they were found."""
         total, start = len(subjects.prompts.tokens), subjects.start
-        z = jnp.zeros((total, model.spec.embedding))
-        state, history = State(edited, z), []
+        nothing = np.zeros((total, model.spec.embedding), np.float32)
+        state, history = State(edited, _placed(model, nothing)), []
         if snapshots and (found := snapshots.restore(state)):
             state, history = found
         what = f"editing {selection.name}"
@@ -142,7 +143,9 @@ class MEMIT:
                 model.network, model.params, rows, start, "resid", last, size
             )
             found = fetch(of)
-            state = State(edited, state.optimizer.at[fact].set(h + found.delta))
+            z = np.array(fetch(state.optimizer))
+            z[fact] = h + found.delta
+            state = State(edited, _placed(model, z))
             seconds = round(time.perf_counter() - began, 3)
             history.append({"step": fact, **found.record(size), "seconds": seconds})
             if snapshots:
@@ -173,7 +176,14 @@ class MEMIT:
     ) -> Float[np.ndarray, "fact neurons"]:
         """The L of W' = W + L^T R, i.e. K (lambda C + K^T K)^-1, by Woodbury."""
         along = inverse(keys) / (self.weight * keys.shape[1])
-        return np.linalg.solve(np.eye(len(keys)) + keys @ along.T, along)
+        left = np.linalg.solve(np.eye(len(keys)) + keys @ along.T, along)
+        return left.astype(np.float32)
+
+
+def _placed(model: Model, array: np.ndarray) -> jax.Array:
+    """A copy on every device."""
+    layout = model.network.layout
+    return jax.device_put(array, layout.replicated) if layout else jnp.asarray(array)
 
 
 def _before_norm(
@@ -188,12 +198,13 @@ def _before_norm(
     norms = model.params["post_mlp_norm"].unwrap("layer", "embedding")
     scale = fetch(norms[layer]).astype(np.float64)
     written, added = seen["down"][:, layer], seen["mlp"][:, layer]
-    return np.stack(
+    change = np.stack(
         [
             nearest(v, m + r, scale, model.spec.norm_epsilon) - v
             for v, m, r in zip(written, added, share, strict=True)
         ]
     )
+    return change.astype(np.float32)
 
 
 def nearest(

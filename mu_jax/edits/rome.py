@@ -7,7 +7,6 @@ arXiv 2202.05262, section 3.1.
 import dataclasses
 import time
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -138,6 +137,6 @@ class ROME:
         )
         (along,) = inverse(key[None])
         along = along / (along @ key)
-        left, right = jnp.float32(along)[None], found.delta[None]
+        left, right = along.astype(np.float32)[None], found.delta[None]
         edited = down.add(state.edited, 0, left, right)
         return State(edited, ()), found.record(size)

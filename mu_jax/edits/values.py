@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -69,9 +70,9 @@ class Value:
           kind, layer: where the change is made.
           scale: |y|.
         """
-        knobs = {k: jnp.float32(v) for k, v in dataclasses.asdict(self).items()}
-        at = jnp.int32(layer)
-        return _find(network, params, rows, start, kind, at, jnp.float32(scale), knobs)
+        knobs = {k: np.float32(v) for k, v in dataclasses.asdict(self).items()}
+        at = np.int32(layer)
+        return _find(network, params, rows, start, kind, at, np.float32(scale), knobs)
 
 
 class Found(NamedTuple):
@@ -87,7 +88,7 @@ class Found(NamedTuple):
         return {
             "loss": float(self.before),
             "loss_after": float(self.after),
-            "moved": float(jnp.linalg.norm(self.delta) / scale),
+            "moved": float(np.linalg.norm(self.delta) / scale),
             "value_steps": int(self.steps),
         }
 
