@@ -128,6 +128,7 @@ def _mlp(spec: Spec) -> list[pz.nn.Layer]:
         pz.nn.BranchAndMultiplyTogether([gate, _linear("mlp/up", stream, hidden)]),
         Tap("neuron"),
         _linear("mlp/down", hidden, stream),
+        Tap("down"),
     ]
 
 

@@ -33,6 +33,7 @@ _AXES = {
     "attn": ("seq", "embedding"),
     "mlp_in": ("seq", "embedding"),
     "neuron": ("seq", "neurons"),
+    "down": ("seq", "embedding"),
     "mlp": ("seq", "embedding"),
     "resid": ("seq", "embedding"),
 }
@@ -54,6 +55,7 @@ class Network:
         valid: Bool[Tensor, "batch seq"] | None = None,
         *,
         prefix: int = 0,
+        memory: Params | None = None,
         noise: Float[Tensor, "batch rest embedding"] | None = None,
         patch: Mapping[str, Patch] | None = None,
         shift: Mapping[str, Array] | None = None,
@@ -69,6 +71,8 @@ class Network:
           prefix: how many leading tokens all rows have in common (static). They run
             once instead of once a row, which changes no result; what is returned,
             read and patched then covers the `seq - prefix` tokens behind them.
+          memory: what `remember` made of those leading tokens. By default it is made of
+            the first row's; made of each row's own, rows may differ there too.
           noise: added to the scaled embeddings.
           patch: kind of site -> Patch; positions count from the end of the prefix.
           shift: kind of site -> what is added there, shaped like what is read.
@@ -84,13 +88,15 @@ class Network:
         if noise is not None:
             x = x + pz.nx.wrap(noise).tag("batch", "seq", "embedding")
         own, keys = _positions(tokens, valid, prefix)
+        if memory is None:
+            memory = self._remember(params, tokens[0, :prefix], selection, edited)
         x, reads = stack.run(
             self.spec,
             params,
             x,
             positions=own,
             key_positions=keys,
-            prefix=self._remember(params, tokens[0, :prefix], selection, edited),
+            prefix=memory,
             patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
             shift={kind: self._tag(kind, a) for kind, a in (shift or {}).items()},
             read=read,
@@ -173,12 +179,18 @@ class Network:
         y = stack.write_stream(self.spec, params, layer, z)
         return y.unwrap("batch", "seq", "embedding")
 
-    def remember(self, params: Params, tokens: Int[Tensor, " prefix"]) -> Params | None:
-        """Keys and values of a prefix, for `resume`; None if it is empty.
+    def remember(
+        self,
+        params: Params,
+        tokens: Int[Tensor, "*batch prefix"],
+        valid: Bool[Tensor, "batch prefix"] | None = None,
+    ) -> Params | None:
+        """Keys and values of a prefix, for `stream` and `resume`; None if it is empty.
 
-        Exact where parameters are not differentiated.
+        Of one prefix that all rows share, or of each row's own. Exact where parameters
+        are not differentiated.
         """
-        return self._remember(params, tokens, None, None)
+        return self._remember(params, tokens, None, None, valid)
 
     def logits(
         self, params: Params, stream: Float[Array, "*where embedding"]
@@ -239,21 +251,24 @@ class Network:
             return x
         return x * jnp.sqrt(self.spec.embedding).astype(x.dtype)
 
-    def _remember(self, params, tokens, selection, edited):
-        """Keys and values {layer, seq, ...} of the shared prefix; None if it is empty.
+    def _remember(self, params, tokens, selection, edited, valid=None):
+        """Keys and values {layer, batch?, seq, ...} of a prefix; None if it is empty.
 
         Recomputed on every call, edited tensors included: a prefix held constant
         would be exact in the forward pass and wrong in the gradient.
         """
-        if not tokens.shape[0]:
+        if not tokens.shape[-1]:
             return None
-        positions = pz.nx.wrap(jnp.arange(tokens.shape[0])).tag("seq")
+        if tokens.ndim == 1:
+            positions = keys = pz.nx.wrap(jnp.arange(len(tokens))).tag("seq")
+        else:
+            positions, keys = _positions(tokens, valid, 0)
         _, reads = stack.run(
             self.spec,
             params,
-            self._embed(params, tokens, "seq"),
+            self._embed(params, tokens, *("batch", "seq")[-tokens.ndim :]),
             positions=positions,
-            key_positions=positions,
+            key_positions=keys,
             read=("key", "value"),
             selection=selection,
             edited=edited,

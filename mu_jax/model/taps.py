@@ -29,6 +29,7 @@ KINDS = (
     "attn",
     "mlp_in",
     "neuron",
+    "down",
     "mlp",
     "resid",
 )
@@ -36,7 +37,8 @@ KINDS = (
 `head` (each head's output before the output projection), `attn` (what the branch adds
 to the residual stream, after its post-norm where there is one), `mlp_in` (what the MLP
 branch reads of the stream, before its norm), `neuron` (the hidden units of the MLP),
-`mlp` (what the branch adds, like `attn`), `resid` (the block's output)."""
+`down` (what its down projection writes, before the post-norm; without one the same as
+`mlp`), `mlp` (what the branch adds, like `attn`), `resid` (the block's output)."""
 
 PER_HEAD = ("query", "head")
 """Kinds of which each query head has one (key and value: each head group)."""
