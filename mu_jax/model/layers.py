@@ -80,9 +80,10 @@ class Tap(pz.nn.Layer):
 
 @pz.pytree_dataclass
 class SharedPrefix(pz.nn.Layer):
-    """Puts the keys (or values) of a prefix common to all rows before each row's own.
+    """Puts the keys (or values) of earlier tokens before each row's own.
 
-    The side input `prefix` maps `kind` to an array without a batch axis.
+    The side input `prefix` maps `kind` to an array: without a batch axis where all rows
+    share them.
     """
 
     kind: str = dataclasses.field(metadata=_STATIC)
