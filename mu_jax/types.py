@@ -151,10 +151,11 @@ class Encoding(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer."""
+    """What the library asks of a tokenizer; `eos` is None where it has no such token."""
 
     bos: int
     pad: int
+    eos: int | None
 
     def encode(self, text: str) -> Encoding: ...
 

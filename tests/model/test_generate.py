@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mu_jax.errors import UserError
+from mu_jax.facts.tokens import padded
 from mu_jax.model.generate import begin, generate, go_on
 from mu_jax.model.network import Network, take_last
 from mu_jax.sharding import Mesh
@@ -49,9 +50,8 @@ def anew(model, tokens, valid, length):
     width = max(map(len, rows)) + length
     said, logits = [], []
     for _ in range(length):
-        whole = np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
-        real = np.arange(width) < np.array([[len(row)] for row in rows])
-        logits.append(next_logits(model.network, model.params, whole, real))
+        whole = padded(rows, 0, width)
+        logits.append(next_logits(model.network, model.params, *whole))
         said.append(np.asarray(logits[-1].argmax(axis=1)))
         for row, token in zip(rows, said[-1], strict=True):
             row.append(int(token))
@@ -101,11 +101,9 @@ def test_what_does_not_fit_is_refused(tiny, prompts):
 def test_the_real_model_says_what_it_would_anew(gemma):
     texts = ("Fact: Tiger Woods plays the sport of", "1, 2, 3, 4, 5, 6,")
     ids = [gemma.tokenizer.encode(text).ids for text in texts]
-    width = max(map(len, ids))
-    tokens = np.array([row + [0] * (width - len(row)) for row in ids], np.int32)
-    valid = np.arange(width) < np.array([[len(row)] for row in ids])
-    said = generate(gemma, tokens, valid, 4)
-    np.testing.assert_array_equal(said, anew(gemma, tokens, valid, 4)[0])
+    prompts = padded(ids, gemma.tokenizer.pad)
+    said = generate(gemma, *prompts, 4)
+    np.testing.assert_array_equal(said, anew(gemma, *prompts, 4)[0])
     golf, count = (gemma.tokenizer.decode(row) for row in said)
     assert golf.startswith(" golf") and count.startswith(" 7,")
 
