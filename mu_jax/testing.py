@@ -21,7 +21,8 @@ _PIECE = re.compile(r" ?[A-Za-z0-9_'-]+|\s|[^\w\s]")
 class ToyTokenizer:
     """One token a word (with its leading space) or sign; ids are hashes of the text."""
 
-    bos, pad, eos = 1, 0, None
+    bos, pad = 1, 0
+    eos: int | None = None
 
     def __init__(self, vocabulary: int = 512):
         self.vocabulary = vocabulary

@@ -151,7 +151,7 @@ class Encoding(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer; `eos` is None where it has no such token."""
+    """What the library asks of a tokenizer; one without EOS has None for it."""
 
     bos: int
     pad: int
