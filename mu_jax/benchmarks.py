@@ -65,7 +65,7 @@ def show(run: Run, loaded_rows: Sequence[Row], names: Sequence[str]) -> None:
     """The rows as a table: a line a task and metric, a column a model."""
     models = list(dict.fromkeys(row.model for row in loaded_rows))
     at = {(row.prompt, row.metric, row.model): row for row in loaded_rows}
-    table = Table("task", "metric", "n", *map(Text, models))
+    table = Table("task", "metric", "n", *models)
     for prompt, metric in dict.fromkeys((r.prompt, r.metric) for r in loaded_rows):
         if names and prompt not in names:
             continue

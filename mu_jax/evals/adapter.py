@@ -31,15 +31,15 @@ def adapter(model: Model, batch: int, context: int, progress: Progress) -> Any:
     how["context"] = min(context, model.spec.context)
 
     class Adapter(LM):
-        def loglikelihood(self, requests):
+        def loglikelihood(self, requests: list[Any]):
             pairs = [pair(model.tokenizer, *request.args) for request in requests]
             return log_likelihoods(model, pairs, **how)
 
-        def loglikelihood_rolling(self, requests):
+        def loglikelihood_rolling(self, requests: list[Any]):
             texts = [request.args[0] for request in requests]
             return log_likelihood_of_text(model, texts, **how)
 
-        def generate_until(self, requests):
+        def generate_until(self, requests: list[Any]):
             out: list[str] = [""] * len(requests)
             alike: dict[tuple, list[int]] = {}
             for at, request in enumerate(requests):
