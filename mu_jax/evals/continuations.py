@@ -101,8 +101,8 @@ def log_likelihood_of_text(
 ) -> list[float]:
     """log p of each text behind BOS, in nats, however long it is.
 
-    Every token is predicted once. Of a text longer than `context` each window but the
-    first predicts its tokens from as many before them as fit.
+    Every token is predicted once. A text longer than `context` is read in windows of so
+    many tokens, each behind BOS; the last one is filled up with what precedes it.
     """
     pairs, owner = [], []
     for number, text in enumerate(texts):

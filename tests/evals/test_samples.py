@@ -45,15 +45,6 @@ def test_a_few_facts_of_each_split_in_every_format(tiny, source, facts):
     assert [json.loads(line)["said"] for line in lines] == [s.said for s in found]
 
 
-def test_the_real_model_writes_its_answers(gemma, source):
-    known = [f for f in source.load() if f.subject in ("Tiger Woods", "Tom Brady")]
-    facts = Facts(tuple(Known(fact, "forget", 1.0) for fact in known))
-    found = Samples(length=2)(gemma, "unedited", facts, source.templates[:1])
-    assert len(found) == len(known) > 0
-    for sample, fact in zip(found, known, strict=True):
-        assert sample.said.startswith(fact.answer)
-
-
 @pytest.mark.parametrize("name", ["per_split", "length", "batch"])
 def test_nothing_to_say_is_refused(name):
     with pytest.raises(UserError, match=f"{name} 0; expected at least 1"):
