@@ -102,12 +102,12 @@ def test_what_is_measured_is_not_measured_again(run, harness):
 
 
 def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
-    with pytest.raises(UserError, match="edits/flu .* is missing; .* `mu edit` makes"):
+    with pytest.raises(UserError, match=r"edits/flu .* is missing; .* `mu edit` makes"):
         benchmark(run, harness)
-    with pytest.raises(UserError, match="no edit called 'atribution'.*attribution"):
+    with pytest.raises(UserError, match=r"no edit called 'atribution'.*attribution"):
         benchmark(run, harness, ["atribution"])
     run.config = dataclasses.replace(run.config, selections={})
-    with pytest.raises(UserError, match="a run without edits; .*--edit unedited"):
+    with pytest.raises(UserError, match=r"a run without edits; .*--edit unedited"):
         benchmark(run, harness)
     assert run.dir.read_rows() == [OTHER]
 
