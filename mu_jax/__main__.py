@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mu_jax import benchmarks, deltas, distributed, export, stages, sweep
 from mu_jax import config as configs
-from mu_jax import deltas, distributed, export, stages, sweep
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
@@ -36,6 +36,9 @@ stages
 edits that travel
   mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--force]
   mu delta show|diff|stack|apply|revert ...   (mu delta: how each is called)
+
+standard benchmarks (lm-eval)
+  mu harness RUN --tasks A,B [--edit NAME ...] [--limit N] ...   (mu harness RUN --help)
 
 arguments
   CONFIG    a Python file with get_config(), such as configs/tiny.py
@@ -67,7 +70,11 @@ examples
 SIGTERM saves and stops (status 143); the same command goes on from there.
 """
 
-_TRAVEL = {"export": export.main, "delta": deltas.main}
+_TRAVEL = {
+    "export": export.main,
+    "delta": deltas.main,
+    "harness": benchmarks.main,
+}
 _HELP = ("-h", "--help", "help")
 
 

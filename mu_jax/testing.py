@@ -22,6 +22,7 @@ class ToyTokenizer:
     """One token a word (with its leading space) or sign; ids are hashes of the text."""
 
     bos, pad = 1, 0
+    eos: int | None = None
 
     def __init__(self, vocabulary: int = 512):
         self.vocabulary = vocabulary

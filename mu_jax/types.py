@@ -154,10 +154,11 @@ class Encoding(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer."""
+    """What the library asks of a tokenizer; one without EOS has None for it."""
 
     bos: int
     pad: int
+    eos: int | None
 
     def encode(self, text: str) -> Encoding: ...
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from mu_jax.errors import UserError
 from mu_jax.types import Encoding, Fact, Prompts, Question, Tokenizer
@@ -50,6 +50,21 @@ def prompts(
         np.array([firsts[q.foil] for q in questions], np.int32),
         _options(questions, firsts),
     )
+
+
+def padded(
+    ids: Sequence[Sequence[int]], pad: int, width: int | None = None
+) -> tuple[Int[np.ndarray, "batch seq"], Bool[np.ndarray, "batch seq"]]:
+    """Token ids as one batch, padded on the right, and which of them are real.
+
+    Args:
+      width: of the batch; by default that of the longest row.
+    """
+    lengths = np.array([len(row) for row in ids])
+    valid = np.arange(width or lengths.max()) < lengths[:, None]
+    tokens = np.full(valid.shape, pad, np.int32)
+    tokens[valid] = np.concatenate([np.asarray(row, np.int32) for row in ids])
+    return tokens, valid
 
 
 def _fits(

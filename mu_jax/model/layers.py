@@ -80,10 +80,10 @@ class Tap(pz.nn.Layer):
 
 @pz.pytree_dataclass
 class SharedPrefix(pz.nn.Layer):
-    """Puts the keys (or values) of a prefix before those of each row.
+    """Puts the keys (or values) of earlier tokens before each row's own.
 
-    The side input `prefix` maps `kind` to an array, which has no batch axis where all
-    rows have the prefix in common.
+    The side input `prefix` maps `kind` to an array: without a batch axis where all rows
+    share them.
     """
 
     kind: str = dataclasses.field(metadata=_STATIC)

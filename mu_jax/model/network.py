@@ -148,6 +148,40 @@ class Network:
         )
         return self._final(params, x).unwrap(*axes)
 
+    def extend(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch new"],
+        positions: Int[Array, "batch new"],
+        memory: Mapping[str, Array],
+        places: Int[Array, "batch slot"],
+    ) -> tuple[Float[Array, "batch new embedding"], dict[str, Array]]:
+        """The final-normed stream of further tokens, behind those remembered.
+
+        Args:
+          positions: of the new tokens.
+          memory: keys and values of the tokens before them, in any order of slots:
+            {"key", "value"} to [layer, batch, slot, group, projection].
+          places: the position of the token in each slot; -1: the slot is empty.
+
+        Returns:
+          The stream, and the keys and values of the new tokens.
+        """
+        name = lambda a: pz.nx.wrap(a).tag("batch", "seq")
+        x, reads = stack.run(
+            self.spec,
+            params,
+            self._embed(params, tokens, "batch", "seq"),
+            positions=name(positions),
+            key_positions=name(jnp.concatenate([places, positions], axis=1)),
+            prefix={kind: self._tag(kind, array) for kind, array in memory.items()},
+            read=("key", "value"),
+            layout=self.layout,
+        )
+        return self._final(params, x).unwrap("batch", "seq", "embedding"), {
+            kind: self._unwrap(kind, array) for kind, array in reads.items()
+        }
+
     def read_stream(
         self,
         params: Params,

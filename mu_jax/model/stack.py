@@ -134,7 +134,8 @@ def run(
       x: {batch?, seq, embedding}, the scaled embeddings.
       positions: {batch?, seq} of the tokens in `x`.
       key_positions: {batch?, seq} of the prefix and then of `x`; negative is padding.
-      prefix: keys and values {layer, seq, ...} of a prefix shared by all rows.
+      prefix: keys and values {layer, batch?, seq, ...} of earlier tokens; without
+        `batch` where all rows share them.
       patch: kind -> (weight, donor), each with a `layer` axis.
       shift: kind -> what is added at its sites, with a `layer` axis.
       read: kinds of sites to return.

@@ -60,8 +60,12 @@ class SentencePiece:
         return _begun(self.bos, [p.id for p in proto.pieces], spans, text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`; control tokens such as BOS and padding vanish."""
-        return self._processor.decode([int(i) for i in ids])
+        """The text of `ids`; control tokens such as BOS and padding vanish.
+
+        So do ids beyond the vocabulary, which a model may have rows for.
+        """
+        size = self._processor.get_piece_size()
+        return self._processor.decode([int(i) for i in ids if 0 <= i < size])
 
     def first_token(self, text: str) -> int:
         """The id of the token that `text` begins with, as a continuation."""

@@ -146,3 +146,10 @@ def test_what_is_no_tokenizer_is_refused(given_files, message):
 def test_a_bos_outside_of_the_vocabulary_is_none(index):
     with pytest.raises(UserError, match="without a BOS token"):
         JsonTokenizer(made(), {}, bos=index)
+
+
+def test_ids_beyond_the_vocabulary_vanish(gemma):
+    """Of both kinds: a model may have more rows than its tokenizer has tokens."""
+    for tokenizer in (TOKENIZER, gemma.tokenizer):
+        ids = tokenizer.encode("a").ids
+        assert tokenizer.decode([*ids, 1 << 20]) == "a"

@@ -1,0 +1,204 @@
+"""`mu harness`: standard benchmarks of a run's models, put beside its other rows."""
+
+import argparse
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.table import Table
+from rich.text import Text
+
+from mu_jax.checkpoints import edits
+from mu_jax.config import load
+from mu_jax.console import Console
+from mu_jax.errors import UserError
+from mu_jax.evals.harness import NAME, Harness, Loaded
+from mu_jax.model.model import Model
+from mu_jax.report.tables import cell
+from mu_jax.run import Run
+from mu_jax.run_dir import RunDir
+from mu_jax.types import UNEDITED, Edit, Row
+
+USAGE = (
+    "mu harness RUN --tasks A,B [--edit NAME ...] [--limit N] [--num-fewshot K]"
+    " [--context N] [--batch N] [--include-path DIR] [--force]"
+)
+
+
+def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row]:
+    """Measures models of a run, and keeps their rows in its `evals.jsonl`.
+
+    Written after each task of each model, in place of the rows of the same model and
+    task and of no others. What was measured with the same settings is not measured
+    again, unless `run.force`.
+
+    Args:
+      names: edits, or `unedited`; by default that and all edits of the config.
+
+    Returns:
+      The rows of these models and tasks, measured now or before.
+
+    Raises:
+      UserError: an unknown edit, one that is not made yet, or what `Harness.load`
+        raises; in either case before anything is measured.
+    """
+    names = _chosen(run, names)
+    for name in names:
+        if name != UNEDITED:
+            run.need(f"edits/{name}", "edit")
+    loaded = harness.load()
+    for name in names:
+        _measured(run, harness, name, loaded)
+    prompts = {prompt for part in loaded.values() for prompt in _prompts(part)}
+    return [
+        row
+        for name in names
+        for row in _rows(run)
+        if row.model == name and row.eval == NAME and row.prompt in prompts
+    ]
+
+
+def show(run: Run, loaded_rows: Sequence[Row], names: Sequence[str]) -> None:
+    """The rows as a table: a line a task and metric, a column a model."""
+    models = list(dict.fromkeys(row.model for row in loaded_rows))
+    at = {(row.prompt, row.metric, row.model): row for row in loaded_rows}
+    table = Table("task", "metric", "n", *models)
+    for prompt, metric in dict.fromkeys((r.prompt, r.metric) for r in loaded_rows):
+        if names and prompt not in names:
+            continue
+        found = [at.get((prompt, metric, model)) for model in models]
+        n = next(row.n for row in found if row)
+        cells = [prompt, metric, str(n), *map(cell, found)]
+        table.add_row(*map(Text, cells))
+    run.console.table(table)
+    run.console.say("  in brackets: 95 % intervals, bootstrapped over documents")
+
+
+def main(args: list[str], console: Console) -> None:
+    """Runs the command; see USAGE.
+
+    Raises:
+      UserError: an option or a word too few or too many, and what `benchmark` raises.
+    """
+    said = _parser().parse_args(args)
+    source = Path(said.run)
+    if not source.is_dir():
+        raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
+    harness = Harness(
+        tuple(filter(None, said.tasks.split(","))),
+        limit=said.limit,
+        num_fewshot=said.num_fewshot,
+        batch=said.batch,
+        context=said.context,
+        include_path=said.include_path,
+    )
+    run = Run(load(str(source)), RunDir(source), console, said.force)
+    rows = benchmark(run, harness, said.edit)
+    named = [r.prompt for r in rows if r.prompt in harness.tasks]
+    show(run, rows, named if set(named) == set(harness.tasks) else ())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"mu harness: {message}", USAGE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("mu harness", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", help="the directory of a run with edits")
+    parser.add_argument(
+        "--tasks", required=True, help="of lm-eval, with commas: hellaswag,sciq"
+    )
+    parser.add_argument(
+        "--edit", nargs="+", default=[], metavar="NAME",
+        help="which models, `unedited` among them (default: it and all edits)",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, help="documents of each task, at most")
+    parser.add_argument("--num-fewshot", type=int, help="solved examples in front")
+    parser.add_argument(
+        "--context", type=int, default=Harness.context, help="tokens a row, at most"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=Harness.batch, help="rows a forward pass"
+    )
+    parser.add_argument(
+        "--include-path",
+        metavar="DIR",
+        help="further task files; they can name Python code, which is run: only from"
+        " people you trust",
+    )
+    parser.add_argument("--force", action="store_true", help="measure again")
+    return parser
+
+
+def _chosen(run: Run, names: Sequence[str]) -> list[str]:
+    """The models asked for, each once."""
+    edited = list(run.config.selections)
+    known = [UNEDITED, *edited]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UserError(
+                f"no edit called {name!r}",
+                f"one of {', '.join(known)}",
+                f"perhaps you meant {near[0]}" if near else "",
+            )
+    if not names and not edited:
+        raise UserError(
+            "a run without edits",
+            "what `mu edit` makes",
+            f"add selections to its config, or ask for --edit {UNEDITED}",
+        )
+    return list(dict.fromkeys(names or known))
+
+
+def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> None:
+    """Measures one model on what is not up to date, task by task."""
+    model = None
+    for asked, part in loaded.items():
+        artefact, stamp = f"{NAME}/{name}/{asked}", _stamp(run, harness, name, part)
+        kept = _rows(run)
+        mine = lambda row: row.model == name and row.eval == NAME
+        have = {row.prompt for row in kept if mine(row)}
+        fresh = run.dir.stamps().get(artefact) == stamp
+        if fresh and have >= part["tasks"].keys() and not run.force:
+            run.console.say(f"  {name}, {asked}: up to date")
+            continue
+        run.console.say(f"  asking {name}: {asked}")
+        model = model or _model(run, name)
+        rows = harness.measure(model, name, part, run.progress)
+        new = {row.prompt for row in rows}
+        others = [row for row in kept if not (mine(row) and row.prompt in new)]
+        run.dir.write_rows([*others, *rows])
+        run.dir.stamp({artefact: stamp})
+
+
+def _stamp(run: Run, harness: Harness, name: str, part) -> str:
+    """A digest of all settings that the rows of one model and task depend on."""
+    of_model = [run.config.model, run.config.dtype]
+    if name != UNEDITED:
+        of_model.append(run.fingerprint(f"edits/{name}"))
+    text = json.dumps([of_model, harness.settings(part)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _model(run: Run, name: str) -> Model:
+    if name == UNEDITED:
+        return run.model
+    model, selection = run.model, run.dir.read_selection(name)
+    params = edits.restore(
+        run.dir.edit(name) / "params", selection, model.spec, model.network.layout
+    )
+    return model.update(Edit(selection, params, []))
+
+
+def _rows(run: Run) -> list[Row]:
+    return run.dir.read_rows() if run.dir.exists("evals.jsonl") else []
+
+
+def _prompts(part) -> list[str]:
+    """What the rows of a loaded name can have as `prompt`."""
+    return [*(part.get("groups") or {}), *part["tasks"]]

@@ -1,0 +1,247 @@
+"""How likely is a continuation, and what does the model continue with?
+
+Rows are run in order of length, longest first, and padded to a power of two, so that a
+few programs serve any number of requests and what does not fit is noticed at once.
+What is longer than `context` loses its oldest tokens, never its BOS: without that a
+Gemma writes nonsense.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mu_jax.errors import UserError
+from mu_jax.facts.tokens import batches, padded
+from mu_jax.model.generate import begin, go_on
+from mu_jax.model.model import Model
+from mu_jax.sharding import fetch
+from mu_jax.types import Progress, Tokenizer, silent
+
+SHORTEST = 32
+"""The narrowest batch; below it, padding costs less than another program."""
+SPOTS = 64
+"""Positions whose logits are computed at once: 67 MB of them in Gemma."""
+PIECE = 32
+"""Tokens generated between two looks for a stop string."""
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Token ids of a context, BOS first, and of its continuation."""
+
+
+def pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
+    """Both as tokens, cut where the context's own tokens end.
+
+    They are tokenised as one text, after the spaces that end the context have gone over
+    to the continuation: words begin with their space. An empty context is BOS alone.
+    """
+    kept = context.rstrip()
+    whole = tokenizer.encode(context + continuation).ids
+    cut = len(tokenizer.encode(kept).ids)
+    return whole[:cut], whole[cut:]
+
+
+def log_likelihoods(
+    model: Model,
+    pairs: Sequence[Pair],
+    *,
+    batch: int,
+    context: int,
+    progress: Progress = silent,
+) -> list[tuple[float, bool]]:
+    """For each pair: log p(continuation | context), and whether it is the greedy one.
+
+    In nats, summed over the continuation's tokens; an empty one has 0. Pairs that
+    differ in their last token only (the letters of a multiple choice) share a run.
+
+    Args:
+      batch: rows a forward pass.
+      context: tokens a row, at most.
+
+    Raises:
+      UserError: a continuation longer than `context`.
+    """
+    out: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+    asked: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for at, (before, said) in enumerate(pairs):
+        if len(said) > context:
+            raise UserError(
+                f"a continuation of {len(said)} tokens", f"at most {context}"
+            )
+        if said:
+            whole = _fitted([*before, *said], context + 1)
+            asked.setdefault((tuple(whole[:-1]), len(said)), []).append(at)
+    keys = sorted(asked, key=lambda key: len(key[0]), reverse=True)
+    options = _rounded(max(map(len, asked.values()), default=1), 1)
+    progress("reading", 0, len(keys))
+    for rows, n in batches(len(keys), min(batch, len(keys) or 1)):
+        part = [keys[i] for i in rows]
+        lasts = [[pairs[at][1][-1] for at in asked[key]] for key in part[:n]]
+        found = _read(model, part, lasts, options, context)
+        for key, last, (logp, top) in zip(part, lasts, found, strict=False):
+            ids, count = key
+            inner = np.array(ids[len(ids) - count + 1 :], np.int32)
+            start, greedy = logp[:-1, 0].sum(dtype=np.float64), top[:-1] == inner
+            for option, at in enumerate(asked[key]):
+                whole = bool(greedy.all() and top[-1] == last[option])
+                out[at] = float(start + logp[-1, option]), whole
+        progress("reading", int(rows[n - 1]) + 1, len(keys))
+    return out
+
+
+def log_likelihood_of_text(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    batch: int,
+    context: int,
+    progress: Progress = silent,
+) -> list[float]:
+    """log p of each text behind BOS, in nats, however long it is.
+
+    Every token is predicted once. A text longer than `context` is read in windows of so
+    many tokens, each behind BOS; the last one is filled up with what precedes it.
+    """
+    pairs, owner = [], []
+    for number, text in enumerate(texts):
+        bos, *ids = model.tokenizer.encode(text).ids
+        for start in range(0, len(ids), context):
+            pairs.append(([bos, *ids[:start]], ids[start : start + context]))
+            owner.append(number)
+    found = log_likelihoods(
+        model, pairs, batch=batch, context=context, progress=progress
+    )
+    totals = [0.0] * len(texts)
+    for number, (value, _) in zip(owner, found, strict=True):
+        totals[number] += value
+    return totals
+
+
+def continuations(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    until: Sequence[str],
+    length: int,
+    batch: int,
+    context: int,
+    progress: Progress = silent,
+) -> list[str]:
+    """What the model says greedily behind each text, cut before a string of `until`.
+
+    Args:
+      length: tokens a continuation, at most.
+      context: tokens of a text and its continuation together, at most.
+
+    Raises:
+      UserError: `length` leaves no room for the text.
+    """
+    if length >= context:
+        raise UserError(
+            f"{length} tokens to generate",
+            f"fewer than the context of {context}",
+            "give a larger context, or another task",
+        )
+    room = context - length
+    ids = [_fitted(model.tokenizer.encode(text).ids, room) for text in texts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
+    out = [""] * len(texts)
+    progress("generating", 0, len(texts))
+    for rows, n in batches(len(texts), min(batch, len(texts) or 1)):
+        part = [ids[order[i]] for i in rows]
+        width = _rounded(max(map(len, part)), SHORTEST, context)
+        prompts = padded(part, model.tokenizer.pad, width)
+        said = _said(model, *prompts, until=until, length=length)
+        for i, text in zip(rows[:n], said, strict=False):
+            out[order[i]] = text
+        progress("generating", int(rows[n - 1]) + 1, len(texts))
+    return out
+
+
+def _read(model, keys, lasts, options, context) -> Iterator[tuple]:
+    """Per row: log p of each continuation token, [token, option], and the likeliest.
+
+    Of the last token those of all options; of the others in column 0.
+    """
+    ids = [key[0] for key in keys]
+    width = _rounded(max(map(len, ids)), SHORTEST, context)
+    tokens, valid = padded(ids, model.tokenizer.pad, width)
+    stream = _stream(model.network, model.params, tokens, valid)
+    spots, targets, counts = [], [], []
+    for row, ((whole, count), last) in enumerate(zip(keys, lasts, strict=False)):
+        counts.append(count)
+        spots += [(row, at) for at in range(len(whole) - count, len(whole))]
+        inner = whole[len(whole) - count + 1 :]
+        targets += [[token] * options for token in inner]
+        targets.append([*last, *[last[0]] * (options - len(last))])
+    where, wanted = np.array(spots, np.int32), np.array(targets, np.int32)
+    logp, top = [], []
+    for some, n in batches(len(where), SPOTS):
+        found = _measured(
+            model.network, model.params, stream, where[some], wanted[some]
+        )
+        a, b = fetch(found)
+        logp.append(a[:n])
+        top.append(b[:n])
+    ends = np.cumsum(counts)[:-1]
+    parts = (np.split(np.concatenate(whole), ends) for whole in (logp, top))
+    return zip(*parts, strict=True)
+
+
+def _said(model, tokens, valid, *, until, length) -> list[str]:
+    eos = model.tokenizer.eos
+    stop = () if eos is None else (eos,)
+    piece = min(PIECE, length)
+    room = -(-length // piece) * piece
+    state = begin(model.network, model.params, tokens, valid, room=room)
+    said = np.zeros((len(tokens), 0), np.int32)
+    texts: list[str] = []
+    while said.shape[1] < length:
+        state, new = go_on(model, state, piece, stop)
+        said = np.concatenate([said, fetch(new)], axis=1)[:, :length]
+        texts = [model.tokenizer.decode(_ended(row, eos)) for row in said]
+        ended = [
+            eos in row or any(s in text for s in until if s)
+            for row, text in zip(said.tolist(), texts, strict=True)
+        ]
+        if all(ended):
+            break
+    return [_cut(text, until) for text in texts]
+
+
+def _ended(row: np.ndarray, eos: int | None) -> list[int]:
+    """The tokens before the end of the sequence."""
+    ids = row.tolist()
+    return ids[: ids.index(eos)] if eos in ids else ids
+
+
+def _cut(text: str, until: Sequence[str]) -> str:
+    for string in filter(None, until):
+        text = text.split(string, 1)[0]
+    return text
+
+
+def _fitted(ids: Sequence[int], room: int) -> list[int]:
+    """BOS and the last of the other ids, `room` in all."""
+    return list(ids) if len(ids) <= room else [ids[0], *ids[len(ids) - room + 1 :]]
+
+
+def _rounded(n: int, least: int, most: int | None = None) -> int:
+    """`n` rounded up to a power of two, within bounds."""
+    rounded = max(least, 1 << (n - 1).bit_length())
+    return rounded if most is None else max(n, min(rounded, most))
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _stream(network, params, tokens, valid):
+    return network.stream(params, tokens, valid)[0]
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _measured(network, params, stream, where, wanted):
+    logits = network.logits(params, stream[where[:, 0], where[:, 1]])
+    logp = jnp.take_along_axis(logits, wanted, axis=1)
+    total = jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    return logp - total, logits.argmax(axis=1).astype(jnp.int32)

@@ -1,0 +1,135 @@
+"""`mu harness`, on a run of the tiny model whose edits are made up."""
+
+import dataclasses
+import io
+import runpy
+
+import made_tasks
+import numpy as np
+import pytest
+
+from mu_jax.__main__ import main
+from mu_jax.benchmarks import benchmark
+from mu_jax.checkpoints import edits
+from mu_jax.config import encode
+from mu_jax.console import Console
+from mu_jax.errors import UserError
+from mu_jax.evals.harness import Harness
+from mu_jax.model.params import name_axes
+from mu_jax.run import Run
+from mu_jax.run_dir import RunDir
+from mu_jax.selectors import Layers
+from mu_jax.types import Edit, Row
+
+pytestmark = pytest.mark.usefixtures("quick")
+OTHER = Row.of(np.array([0.5, 1]), model="unedited", eval="recall", split="forget",
+               prompt="mu_choice", metric="acc")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(made_tasks.write(tmp_path_factory.mktemp("tasks") / "own"))
+
+
+@pytest.fixture
+def harness(folder):
+    return Harness(("mu_choice", "mu_both"), batch=8, include_path=folder)
+
+
+@pytest.fixture
+def run(tmp_path, tiny):
+    """A run with two edits, one of them made, and a row of another evaluation."""
+    config = runpy.run_path("configs/tiny.py")["get_config"]()
+    made = Run(config, RunDir(tmp_path / "run"), Console(io.StringIO()))
+    made.__dict__["model"] = tiny
+    selection = dataclasses.replace(
+        Layers(mlp=(1, 2))(None, tiny.sizes), name="attribution"
+    )
+    made.dir.write_selection(selection)
+    rng, params = np.random.default_rng(0), {}
+    for label, array in tiny.selected(selection).items():
+        plain = np.asarray(array.unwrap(*array.named_shape))
+        moved = plain + 0.5 * rng.standard_normal(plain.shape, np.float32)
+        params[label] = name_axes(label, moved, tiny.spec)
+    edits.save(made.dir.edit("attribution") / "params", params)
+    artefact = "edits/attribution"
+    made.dir.stamp({artefact: made.fingerprint(artefact)})
+    made.dir.write_json("config.json", {"config": encode(config)})
+    made.dir.write_rows([OTHER])
+    return made
+
+
+def said(run):
+    return run.console.rich.file.getvalue()
+
+
+def test_rows_join_those_of_the_run(run, harness, tiny):
+    names = ("unedited", "attribution")
+    found = benchmark(run, harness, names)
+    stored = run.dir.read_rows()
+    assert stored[0] == OTHER
+    key = lambda row: (row.model, row.prompt, row.metric)
+    assert sorted(stored[1:], key=key) == sorted(found, key=key)
+    selection = run.dir.read_selection("attribution")
+    params = edits.restore(run.dir.edit("attribution") / "params", selection, tiny.spec)
+    for name, model in zip(
+        names, (tiny, tiny.update(Edit(selection, params, []))), strict=True
+    ):
+        mine = {key(row): row for row in found if row.model == name}
+        assert mine == {key(row): row for row in harness(model, name)}
+    before, after = ([r.values for r in found if r.model == n] for n in names)
+    assert before != after
+
+
+def test_what_is_measured_is_not_measured_again(run, harness):
+    benchmark(run, harness, ["unedited"])
+    first = run.dir.read_rows()
+    benchmark(run, harness, ["unedited"])
+    assert said(run).count("asking") == 2 and said(run).count("up to date") == 2
+    few = dataclasses.replace(harness, tasks=("mu_choice",), limit=2)
+    benchmark(run, few, ["unedited"])
+    assert said(run).count("asking") == 3
+    changed = {(r.eval, r.prompt) for r in run.dir.read_rows() if r not in first}
+    assert changed == {("harness", "mu_choice")}
+    assert OTHER in run.dir.read_rows() and len(run.dir.read_rows()) == len(first)
+    run.force = True
+    benchmark(run, few, ["unedited"])
+    assert said(run).count("asking") == 4
+    run.force = False
+    run.dir.write_rows([OTHER])  # as an evaluation might leave it
+    benchmark(run, few, ["unedited"])
+    assert said(run).count("asking") == 5
+
+
+def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
+    with pytest.raises(UserError, match=r"edits/flu .* is missing; .* `mu edit` makes"):
+        benchmark(run, harness)
+    with pytest.raises(UserError, match=r"no edit called 'atribution'.*attribution"):
+        benchmark(run, harness, ["atribution"])
+    run.config = dataclasses.replace(run.config, selections={})
+    with pytest.raises(UserError, match=r"a run without edits; .*--edit unedited"):
+        benchmark(run, harness)
+    assert run.dir.read_rows() == [OTHER]
+
+
+def test_the_command(run, folder, capfd):
+    options = ["--include-path", folder, "--edit", "unedited", "attribution"]
+    path = str(run.dir.path)
+    assert main(["harness", path, "--tasks", "mu_both", *options, "--limit", "2"]) == 0
+    shown = capfd.readouterr().err
+    assert "mu_both" in shown and "95 % intervals" in shown
+    line = next(
+        line for line in shown.splitlines() if "mu_both" in line and "acc" in line
+    )
+    assert "unedited" in shown and " 4 " in line and "[" in line
+    assert len(run.dir.read_rows()) > 1
+    for args, message in (
+        ([path], "the following arguments are required: --tasks"),
+        ([path, "--tasks", "a", "--limit", "x"], "invalid int value: 'x'"),
+        ([path, "--tasks", "a", "--lim", "2"], "unrecognized arguments: --lim 2"),
+        (["nowhere", "--tasks", "a"], "no run directory nowhere"),
+        ([path, "--tasks", ","], "no tasks"),
+    ):
+        assert main(["harness", *args]) == 2
+        complaint = capfd.readouterr().err
+        assert message in complaint and complaint.startswith("mu: ")
