@@ -8,6 +8,7 @@ not exist. What an attack does to the twins it has taught, not recovered.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -86,4 +87,4 @@ class Victim:
         questions = [self.train(fact) for group in groups for fact in group]
         both = prompts(questions, self.model.tokenizer, context=self.model.spec.context)
         ends = np.cumsum([0, *map(len, groups)])
-        return [both.rows(slice(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+        return [both.rows(slice(a, b)) for a, b in itertools.pairwise(ends)]

@@ -122,6 +122,7 @@ def run(
     prefix: Params | None = None,
     patch: dict[str, tuple] | None = None,
     shift: Params | None = None,
+    ablate: Params | None = None,
     read: tuple[str, ...] = (),
     selection: Selection | None = None,
     edited: Params | None = None,
@@ -137,6 +138,7 @@ def run(
       prefix: keys and values {layer, seq, ...} of a prefix shared by all rows.
       patch: kind -> (weight, donor), each with a `layer` axis.
       shift: kind -> what is added at its sites, with a `layer` axis.
+      ablate: kind -> {layer, embedding}, the directions taken away at its sites.
       read: kinds of sites to return.
       selection, edited: tensors to use in place of those in `params`.
       remat: recompute matrix products too in the backward pass, for least memory.
@@ -157,6 +159,7 @@ def run(
             **cut(_geometry(spec)),
             "patch": cut(patch or {}),
             "shift": cut(shift or {}),
+            "ablate": cut(ablate or {}),
             "prefix": cut(prefix or {}),
             "slots": _slots(selection, span),
         }
@@ -192,6 +195,7 @@ def resume(
         **_geometry(spec),
         "patch": patch or {},
         "shift": {},
+        "ablate": {},
         "prefix": prefix or {},
         "slots": {},
     }
@@ -254,7 +258,7 @@ def _body(
             weights[label] = _chosen((edited or {})[label], slot, weights[label])
         if layout:
             weights = {k: layout.constrain(a, GATHERED) for k, a in weights.items()}
-        taps = Taps(step["patch"], read, step["shift"], layout)
+        taps = Taps(step["patch"], read, step["shift"], step["ablate"], layout)
         y = bind(block(spec), weights)(
             x,
             taps=taps,
