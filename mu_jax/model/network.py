@@ -59,6 +59,7 @@ class Network:
         noise: Float[Tensor, "batch rest embedding"] | None = None,
         patch: Mapping[str, Patch] | None = None,
         shift: Mapping[str, Array] | None = None,
+        ablate: Mapping[str, Float[Tensor, "layer embedding"]] | None = None,
         read: tuple[str, ...] = (),
         selection: Selection | None = None,
         edited: Params | None = None,
@@ -75,7 +76,10 @@ class Network:
             the first row's; made of each row's own, rows may differ there too.
           noise: added to the scaled embeddings.
           patch: kind of site -> Patch; positions count from the end of the prefix.
-          shift: kind of site -> what is added there, shaped like what is read.
+          shift: kind of site -> what is added there, shaped like what is read; or
+            [layer, embedding], the same at all positions behind the prefix.
+          ablate: kind of site -> a unit direction a layer that is taken away there, at
+            all positions, those of the prefix too; 0 takes nothing.
           read: kinds of sites to return, see `taps.KINDS`.
           selection, edited: tensors that stand in for those in `params`.
           remat: trade time for memory in the backward pass.
@@ -88,8 +92,14 @@ class Network:
         if noise is not None:
             x = x + pz.nx.wrap(noise).tag("batch", "seq", "embedding")
         own, keys = _positions(tokens, valid, prefix)
+        without = {
+            kind: pz.nx.wrap(d).tag("layer", "embedding")
+            for kind, d in (ablate or {}).items()
+        }
         if memory is None:
-            memory = self._remember(params, tokens[0, :prefix], selection, edited)
+            memory = self._remember(
+                params, tokens[0, :prefix], selection, edited, ablate=without
+            )
         x, reads = stack.run(
             self.spec,
             params,
@@ -99,6 +109,7 @@ class Network:
             prefix=memory,
             patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
             shift={kind: self._tag(kind, a) for kind, a in (shift or {}).items()},
+            ablate=without,
             read=read,
             selection=selection,
             edited=edited,
@@ -285,7 +296,7 @@ class Network:
             return x
         return x * jnp.sqrt(self.spec.embedding).astype(x.dtype)
 
-    def _remember(self, params, tokens, selection, edited, valid=None):
+    def _remember(self, params, tokens, selection, edited, valid=None, ablate=None):
         """Keys and values {layer, batch?, seq, ...} of a prefix; None if it is empty.
 
         Recomputed on every call, edited tensors included: a prefix held constant
@@ -303,6 +314,7 @@ class Network:
             self._embed(params, tokens, *("batch", "seq")[-tokens.ndim :]),
             positions=positions,
             key_positions=keys,
+            ablate=ablate,
             read=("key", "value"),
             selection=selection,
             edited=edited,
@@ -320,7 +332,9 @@ class Network:
         return weight, self._tag(kind, patch.donor)
 
     def _tag(self, kind: str, array: Array) -> pz.nx.NamedArray:
-        """The inverse of `_unwrap`."""
+        """The inverse of `_unwrap`; [layer, embedding] has no other axes to name."""
+        if array.ndim == 2:
+            return pz.nx.wrap(array).tag("layer", "embedding")
         if kind in PER_HEAD:
             array = array.reshape(*array.shape[:3], *self._groups, -1)
         return pz.nx.wrap(array).tag("layer", "batch", *_AXES[kind])

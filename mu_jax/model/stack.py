@@ -122,6 +122,7 @@ def run(
     prefix: Params | None = None,
     patch: dict[str, tuple] | None = None,
     shift: Params | None = None,
+    ablate: Params | None = None,
     read: tuple[str, ...] = (),
     selection: Selection | None = None,
     edited: Params | None = None,
@@ -138,6 +139,7 @@ def run(
         `batch` where all rows share them.
       patch: kind -> (weight, donor), each with a `layer` axis.
       shift: kind -> what is added at its sites, with a `layer` axis.
+      ablate: kind -> {layer, embedding}, the directions taken away at its sites.
       read: kinds of sites to return.
       selection, edited: tensors to use in place of those in `params`.
       remat: recompute matrix products too in the backward pass, for least memory.
@@ -158,6 +160,7 @@ def run(
             **cut(_geometry(spec)),
             "patch": cut(patch or {}),
             "shift": cut(shift or {}),
+            "ablate": cut(ablate or {}),
             "prefix": cut(prefix or {}),
             "slots": _slots(selection, span),
         }
@@ -193,6 +196,7 @@ def resume(
         **_geometry(spec),
         "patch": patch or {},
         "shift": {},
+        "ablate": {},
         "prefix": prefix or {},
         "slots": {},
     }
@@ -255,7 +259,7 @@ def _body(
             weights[label] = _chosen((edited or {})[label], slot, weights[label])
         if layout:
             weights = {k: layout.constrain(a, GATHERED) for k, a in weights.items()}
-        taps = Taps(step["patch"], read, step["shift"], layout)
+        taps = Taps(step["patch"], read, step["shift"], step["ablate"], layout)
         y = bind(block(spec), weights)(
             x,
             taps=taps,

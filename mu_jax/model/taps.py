@@ -7,7 +7,12 @@ A patch moves the activation at a site by
 with one weight per (layer, row, position) and, for heads, per head. Weight 0 leaves the
 run as it is, weight 1 puts the donor in its place, and the derivative with respect to
 the weight at 0 is attribution patching. A shift adds an array to the activation; the
-derivative with respect to it, at 0, is the gradient at the site.
+derivative with respect to it, at 0, is the gradient at the site. An ablation takes the
+activation's component along a unit vector d away,
+
+    x  <-  x - (x . d) d
+
+computed in float32 at least; where d is 0 nothing changes.
 
 Whatever is worth reading is worth placing: on several devices the taps are also where
 activations are told how to lie on the mesh, so that XLA has nothing to guess.
@@ -16,6 +21,7 @@ activations are told how to lie on the mesh, so that XLA has nothing to guess.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 from penzai import pz
 
@@ -74,10 +80,11 @@ class Taps:
         patch: Mapping[str, tuple] | None = None,
         read=(),
         shift: Mapping[str, pz.nx.NamedArray] | None = None,
+        ablate: Mapping[str, pz.nx.NamedArray] | None = None,
         layout: Layout | None = None,
     ):
         self.patch, self.read = patch or {}, frozenset(read)
-        self.shift, self.layout = shift or {}, layout
+        self.shift, self.ablate, self.layout = shift or {}, ablate or {}, layout
         self.out: dict[str, pz.nx.NamedArray] = {}
 
     def __call__(self, kind: str, x: pz.nx.NamedArray) -> pz.nx.NamedArray:
@@ -88,6 +95,16 @@ class Taps:
             x = (x + weight * (donor - x)).order_like(x).astype(x.dtype)
         if kind in self.shift:
             x = (x + self.shift[kind]).order_like(x).astype(x.dtype)
+        if kind in self.ablate:
+            x = without(x, self.ablate[kind])
         if kind in self.read:
             self.out[kind] = x
         return x
+
+
+def without(x: pz.nx.NamedArray, direction: pz.nx.NamedArray) -> pz.nx.NamedArray:
+    """`x` without its component along `direction` {embedding}, a unit vector or 0."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y, d = x.astype(wide), direction.astype(wide)
+    along = pz.nx.nmap(jnp.vdot)(y.untag("embedding"), d.untag("embedding"))
+    return (y - along * d).order_like(x).astype(x.dtype)
