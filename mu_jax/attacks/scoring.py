@@ -18,13 +18,15 @@ that a model which never knew would not have learned too, 1 all is.
 """
 
 import dataclasses
-from collections.abc import MutableMapping
+import itertools
+from collections.abc import MutableMapping, Sequence
 
 import numpy as np
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
 from mu_jax.evals.recall import Ask, answers, askable
+from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
 from mu_jax.types import Fact, Row
 
@@ -74,19 +76,31 @@ class Scoring:
         self.measure(BEFORE, self.victim.model)
 
     def measure(
-        self, at: str, model: Model, ask: Ask | None = None, budget: str | None = None
+        self,
+        at: str,
+        model: Model,
+        ask: Ask | Sequence[Ask] | None = None,
+        budget: str | None = None,
     ) -> None:
-        """Asks `model` (or `ask` in its place), unless it was asked before."""
+        """Asks `model`, unless it was asked before.
+
+        Args:
+          ask: asked in its place; of several the values are averaged, fact by fact.
+        """
         self._seen.append((at, self.budget if budget is None else budget))
         if self.done(at):
             return
+        asks = ask if isinstance(ask, Sequence) else [ask]
         for template in self.victim.templates:
-            for split, facts in self._splits().items():
-                asked = askable(facts, template)
-                values = answers(model, asked, template, self.batch, ask=ask)
-                for metric in METRICS if asked else ():
+            groups = self._asked(template)
+            facts = [fact for group in groups.values() for fact in group]
+            each = [answers(model, facts, template, self.batch, ask=a) for a in asks]
+            cuts = [0, *itertools.accumulate(map(len, groups.values()))]
+            for metric in METRICS:
+                mean = np.mean([values[metric] for values in each], axis=0)
+                for split, a, b in zip(groups, cuts, cuts[1:], strict=False):
                     key = self._key(at, template.name, split, metric)
-                    self.journal[key] = np.asarray(values[metric], float).tolist()
+                    self.journal[key] = mean[a:b].astype(float).tolist()
 
     def rows(self) -> list[Row]:
         """A row for each thing measured, in order."""
@@ -104,10 +118,14 @@ class Scoring:
             )
             for at, budget in self._seen
             for template in self.victim.templates
-            for split, facts in self._splits().items()
-            if askable(facts, template)
+            for split in self._asked(template)
             for metric in METRICS
         ]
+
+    def _asked(self, template: Format) -> dict[str, list[Fact]]:
+        """{split: its facts that the format asks about}, where there are any."""
+        groups = {k: askable(facts, template) for k, facts in self._splits().items()}
+        return {split: group for split, group in groups.items() if group}
 
     def _splits(self) -> dict[str, tuple[Fact, ...]]:
         return {
@@ -120,8 +138,7 @@ class Scoring:
         return [
             self._key(at, template.name, split, metric)
             for template in self.victim.templates
-            for split, facts in self._splits().items()
-            if askable(facts, template)
+            for split in self._asked(template)
             for metric in METRICS
         ]
 

@@ -1,42 +1,53 @@
-"""A victim in miniature: a tiny model whose edit is noise in two MLPs."""
+"""A victim in miniature: a tiny model, athletes that it knows nothing about."""
 
 import dataclasses
 
-import jax
-import numpy as np
-
 from mu_jax.attacks.victim import Victim
-from mu_jax.facts.sports import TRAIN, Sports
-from mu_jax.model.params import take
-from mu_jax.selections import components
-from mu_jax.types import Edit, Site
-
-EDITED = (2, 4)
-INVENTED = ("Dorvan Kelmick", "Tarvin Trasky", "Jorel Quistrom", "Wendro Hardel")
+from mu_jax.facts.sports import Sports
+from mu_jax.facts.text import Text
+from mu_jax.selectors import Layers
+from mu_jax.types import Facts, Known
 
 
-def made(model, seed: int = 0) -> Victim:
-    """Four facts to forget, twelve retained, four held out."""
-    source = Sports(forget=4, heldout=0.25)
-    facts = source.split([(fact, 1.0) for fact in source.load()[:20]])
-    selection = components([Site(i, "mlp") for i in EDITED], model.sizes, "two")
-    rng = np.random.default_rng(1)
-    old = take(model.params, dict(selection.tensors))
-    noise = lambda array: 0.3 * rng.standard_normal(array.shape).astype(np.float32)
-    noisy = {k: jax.tree.map(lambda x: x + noise(x), a) for k, a in old.items()}
-    twins = {
-        fact.id: dataclasses.replace(fact, id=f"twin/{i}", subject=INVENTED[i])
-        for i, fact in enumerate(facts.forget)
-    }
+def victim(original, model=None, *, forget=6, seed=0, related=4) -> Victim:
+    """The edited model is the original where none is given."""
+    source = Sports(forget=forget)
+    athletes = source.load()[:40]
+    facts = source.split([(fact, 1.0) for fact in athletes[: 40 - related]])
+    text, _ = Text(length=12).load(original.tokenizer)
     return Victim(
-        name="two",
-        model=model.update(Edit(selection, noisy, [])),
-        original=model,
-        selection=selection,
+        name="edited",
+        model=model or original,
+        original=original,
+        selection=Layers(mlp=(2, 3))(None, original.sizes),
         facts=facts,
-        related=(),
-        twins=twins,
-        templates=(TRAIN,),
-        text=np.zeros((0, 8), np.int32),
+        related=athletes[40 - related :],
+        twins=twins(facts),
+        templates=source.templates[:2],
+        text=text,
         seed=seed,
     )
+
+
+def twins(facts: Facts):
+    """The same question about subjects that do not exist."""
+    return {
+        fact.id: dataclasses.replace(
+            fact, subject=(other := f"Dorvan Kelmick{i}"), prompt=f"{other} plays"
+        )
+        for i, fact in enumerate(facts.forget)
+    }
+
+
+def without(victim: Victim, split: str) -> Victim:
+    """The victim whose facts lack a split."""
+    known: list[Known] = [k for k in victim.facts.known if k.split != split]
+    return dataclasses.replace(victim, facts=Facts(tuple(known)))
+
+
+def bits(model) -> dict[str, bytes]:
+    """Every parameter, to the last bit."""
+    return {
+        label: array.unwrap(*array.named_shape).tobytes()
+        for label, array in model.params.items()
+    }

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 
 import pytest
-from made_victim import made
+from noisy_victim import made
 
 from mu_jax.attacks.hints import KINDS, Hinted, Hints, related
 from mu_jax.errors import UserError

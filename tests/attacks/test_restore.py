@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_victim import EDITED, made
+from noisy_victim import EDITED, made
 
 from mu_jax.attacks.restore import Restore, restored
 from mu_jax.errors import UserError

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_victim import made
+from noisy_victim import made
 
 from mu_jax.attacks.directions import AblateDirection, last_stream
 from mu_jax.attacks.perturb import Perturb, climb

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from made_victim import made
+from noisy_victim import made
 
 from mu_jax.attacks.directions import AblateDirection
 from mu_jax.attacks.hints import Hints
