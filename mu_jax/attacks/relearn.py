@@ -166,16 +166,16 @@ class Relearn:
 
     def descent(self, rate: float, seed: int) -> GradientEdit:
         """The fine-tuning of one run."""
-        knobs = dict(
-            steps=self.steps,
-            learning_rate=rate,
-            clip=self.clip,
-            forget_batch=self.taught,
-            retain_batch=self.retain,
-            text_batch=self.text,
-            seed=seed,
-            loss=Truth(),
-        )
+        knobs: Any = {
+            "steps": self.steps,
+            "learning_rate": rate,
+            "clip": self.clip,
+            "forget_batch": self.taught,
+            "retain_batch": self.retain,
+            "text_batch": self.text,
+            "seed": seed,
+            "loss": Truth(),
+        }
         if self.how == "full":
             return GradientEdit(**knobs)
         return LoRA(**knobs, rank=self.rank, alpha=self.alpha)

@@ -192,24 +192,39 @@ def answers(
     if not questions:
         return {}
     asked = prompts(questions, model.tokenizer, context=model.spec.context)
-    total = len(questions)
-    size = -(-total // -(-total // batch))  # even batches, none mostly filler
-    prefix, pieces = shared_prefix(asked), []
+    turns = np.concatenate([np.arange(len(of_one)) for of_one in each])
+    groups, total, done, pieces = _together(asked, turns), len(questions), 0, []
     progress(f"asking in the format {template.name}", 0, total)
-    for part, n in batched(asked, size):
-        if ask is None:
-            values = _metrics(model.network, model.params, part, prefix)
-        else:
-            values = judged(ask(part, prefix), part)
-        pieces.append({k: v[:n] for k, v in fetch(values).items()})
-        done = min(len(pieces) * size, total)
-        progress(f"asking in the format {template.name}", done, total)
+    for group in groups:
+        own = asked.rows(group)
+        size = -(-len(group) // -(-len(group) // batch))  # none mostly filler
+        prefix = shared_prefix(own)
+        for part, n in batched(own, size):
+            if ask is None:
+                values = _metrics(model.network, model.params, part, prefix)
+            else:
+                values = judged(ask(part, prefix), part)
+            pieces.append({k: v[:n] for k, v in fetch(values).items()})
+            done += n
+            progress(f"asking in the format {template.name}", done, total)
     counts = np.array([len(of_one) for of_one in each])
-    starts = counts.cumsum() - counts
-    return {
-        k: np.add.reduceat(np.concatenate([p[k] for p in pieces]), starts) / counts
-        for k in pieces[0]
-    }
+    starts, back = counts.cumsum() - counts, np.concatenate(groups).argsort()
+    of_rows = {k: np.concatenate([p[k] for p in pieces])[back] for k in pieces[0]}
+    return {k: np.add.reduceat(v, starts) / counts for k, v in of_rows.items()}
+
+
+def _together(asked: Prompts, turns: np.ndarray) -> list[np.ndarray]:
+    """The rows to ask together: those of each turn, if they have a longer prefix.
+
+    `turns` says which of its fact's questions a row is. Multiple choice whose options
+    stand before the subject shares them so. One program serves all groups: they are
+    equally large, and share equally much.
+    """
+    groups = [np.flatnonzero(turns == turn) for turn in range(turns.max() + 1)]
+    alike = {(len(group), shared_prefix(asked.rows(group))) for group in groups}
+    if len(alike) == 1 and alike.pop()[1] > shared_prefix(asked):
+        return groups
+    return [np.arange(len(turns))]
 
 
 @functools.partial(jax.jit, static_argnames=("network", "prefix"))

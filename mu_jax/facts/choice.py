@@ -20,16 +20,19 @@ _SOLVED_AT = (2, 0, 3, 1)  # the letters of the shots' answers, in turn
 class Choice:
     """Four questions a fact: every option once at every letter, behind solved examples.
 
-        Question: What sport does Reggie Jackson play? A. golf B. ... Answer: C
-        Question: What sport does Michael Jordan play? A. baseball B. ... Answer:
+        Question: A. golf B. baseball ... What sport does Pat Tillman play? Answer: C
+        Question: A. baseball B. ... What sport does Michael Jordan play? Answer:
+
+    Where all facts have the same options, those stand before the subject: what is
+    common to the questions of a turn is then computed once.
 
     The answer is the letter of the true option, the foil that of the injected one.
 
     Attributes:
       wording: as in `fewshot`, with a second slot `{options}`.
       shots: solved examples, each at another letter than the one before.
-      options: what can be answered; by default a fact's two answers and its first two
-        distractors.
+      options: what can be answered, four, in the order of the first question; by
+        default a fact's two answers and its first two distractors, shuffled.
     """
 
     wording: str
@@ -39,7 +42,7 @@ class Choice:
 
     def questions(self, fact: Fact) -> tuple[Question, ...]:
         """Four; none about the subject of a shot, or with fewer than four options."""
-        options = shuffled(fact, self.name, self.options)
+        options = self.options or shuffled(fact, self.name)
         if not options or named(fact, self.shots):
             return ()
         return tuple(self._ask(fact, _turned(options, by)) for by in range(4))
@@ -58,18 +61,18 @@ class Choice:
     def _lead(self) -> str:
         lines = []
         for i, shot in enumerate(self.shots):
-            options, at = shuffled(shot, self.name, self.options), _SOLVED_AT[i % 4]
+            options, at = self.options or shuffled(shot, self.name), _SOLVED_AT[i % 4]
             turned = _turned(options, options.index(shot.answer) - at)
             lines.append(f"{self._worded(shot, turned)[0]}{LETTERS[at]}\n")
         return "".join(lines)
 
 
-def shuffled(fact: Fact, salt: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+def shuffled(fact: Fact, salt: str) -> tuple[str, ...]:
     """Both answers and two distractors, in an order drawn from the fact's id.
 
-    Empty where those are fewer than four. Where they are given, `options` are used.
+    Empty where those are fewer than four.
     """
-    options = options or (fact.answer, fact.counterfact, *fact.distractors[:2])
+    options = (fact.answer, fact.counterfact, *fact.distractors[:2])
     if len(options) < len(LETTERS):
         return ()
     return tuple(random.Random(f"{salt}/{fact.id}").sample(options, len(options)))

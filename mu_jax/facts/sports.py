@@ -63,7 +63,7 @@ SHOTS = (
 )
 FEWSHOT = FewShot("Fact: {subject} plays the sport of", SHOTS, SPORTS)
 CHOICE = Choice(
-    "Question: What sport does {subject} play? {options} Answer:", SHOTS, SPORTS
+    "Question: {options} What sport does {subject} play? Answer:", SHOTS, SPORTS
 )
 REVERSED = Reversed("Question: Who plays {answer}, {first} or {second}? Answer:", SHOTS)
 _GOLFERS = tuple(  # rivals where golf is injected: tables may have none

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mu_jax.evals.recall import Recall, answers, askable, rows
+from mu_jax.evals.recall import Recall, _together, answers, askable, rows
+from mu_jax.facts import sports
 from mu_jax.facts.counterfact import CounterFact
 from mu_jax.facts.counterfact_formats import CHOICE, REVERSED, PaperChoice
 from mu_jax.facts.sports import Sports
@@ -109,6 +110,30 @@ def test_several_questions_of_a_fact_are_averaged(tiny):
         each = [values_of_one[metric][0] for values_of_one in single]
         means = [np.mean(each[:2]), np.mean(each[2:5]), np.mean(each[5:])]
         np.testing.assert_allclose(values[metric], means, rtol=1e-4)
+
+
+def test_questions_that_share_more_are_asked_together(tiny, found):
+    """All of a fact's questions at once, and one by one, give the same."""
+    facts, format = found.forget[:3], sports.CHOICE
+    each = [format.questions(fact) for fact in facts]
+    rows = prompts([q for of_one in each for q in of_one], tiny.tokenizer)
+    groups = _together(rows, np.tile(np.arange(4), 3))
+    assert [g.tolist() for g in groups] == [[i, i + 4, i + 8] for i in range(4)]
+    values = answers(tiny, facts, format, 3)
+    logits = np.asarray(tiny.run(rows).logits, np.float64)
+    for which, tokens in (("true", rows.answer), ("injected", rows.foil)):
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        by_hand = np.take_along_axis(p, tokens[:, None], axis=1).reshape(3, 4)
+        np.testing.assert_allclose(
+            values[f"p_{which}"], by_hand.mean(axis=1), rtol=1e-4
+        )
+
+
+def test_questions_that_share_no_more_are_not_split(tiny):
+    asked = [q for i in range(3) for q in CHOICE.questions(made(i))]
+    rows = prompts(asked, tiny.tokenizer)
+    (group,) = _together(rows, np.tile(np.arange(4), 3))
+    assert group.tolist() == list(range(12))
 
 
 def test_facts_of_which_a_format_asks_nothing_are_left_out(tiny):

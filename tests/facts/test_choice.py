@@ -7,7 +7,7 @@ import pytest
 
 from mu_jax.facts import counterfact_formats, sports
 from mu_jax.facts.choice import LETTERS, Choice, shuffled
-from mu_jax.types import Fact
+from mu_jax.types import Fact, Question
 
 SHIPPED = {
     "sports": (sports.CHOICE, sports.Sports().load()[:40]),
@@ -30,6 +30,11 @@ SHIPPED = {
 BOTH = pytest.mark.parametrize(("choice", "facts"), SHIPPED.values(), ids=SHIPPED)
 
 
+def last_line(question: Question) -> str:
+    """The question, without the solved ones."""
+    return question.text.rpartition("\n")[2]
+
+
 @BOTH
 @pytest.mark.parametrize("letter", LETTERS)
 def test_one_letter_always_scores_exactly_a_quarter_on_every_fact(
@@ -50,7 +55,7 @@ def test_every_option_stands_once_at_every_letter(choice, facts):
             for q in choice.questions(fact)
             for letter in LETTERS
             for option in options
-            if f"{letter}.{option} " in q.text[q.start :]
+            if f"{letter}.{option} " in last_line(q)
         )
         assert places == Counter((o, x) for o in options for x in LETTERS)
 
@@ -59,11 +64,11 @@ def test_every_option_stands_once_at_every_letter(choice, facts):
 def test_letters_lead_to_the_answers(choice, facts):
     for fact in facts:
         for q in choice.questions(fact):
-            said = q.text[q.start :]
+            said = last_line(q)
             assert q.options == LETTERS
             assert f"{q.answer}.{fact.answer} " in said
             assert f"{q.foil}.{fact.counterfact} " in said
-            assert said.startswith(fact.subject) and q.text.endswith(" Answer:")
+            assert fact.subject in said and q.text.endswith(" Answer:")
 
 
 @BOTH
@@ -79,9 +84,14 @@ def test_examples_are_solved_each_at_another_letter(choice, facts):
 
 @BOTH
 def test_what_is_solved_is_the_same_for_all(choice, facts):
-    """The tokens before the subject are computed once for all questions."""
     asked = [q for fact in facts for q in choice.questions(fact)]
     assert len({q.text[: q.text.rindex("\n")] for q in asked}) == 1
+
+
+def test_all_that_stands_before_an_athlete_is_the_same_in_a_turn():
+    choice, facts = SHIPPED["sports"]
+    for turn in zip(*map(choice.questions, facts), strict=True):
+        assert len({q.text[: q.start] for q in turn}) == 1
 
 
 @pytest.mark.parametrize("gone", ["distractor", "subject"])
