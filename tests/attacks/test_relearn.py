@@ -49,7 +49,9 @@ def test_a_row_for_every_point_format_split_and_metric(attacked):
     assert {(r.model, r.eval, r.seed) for r in rows} == {("edited", "relearn", 0)}
     spent = {r.at: r.budget for r in rows}
     assert not spent[ORIGINAL] and not spent[BEFORE]
-    assert all(("2 steps" if "step=2" in at else "4 steps") in spent[at] for at in POINTS)
+    assert all(
+        ("2 steps" if "step=2" in at else "4 steps") in spent[at] for at in POINTS
+    )
     assert "0.03" in spent[POINTS[-1]] and "0.03" not in spent[POINTS[0]]
 
 
@@ -64,9 +66,7 @@ def test_what_answers_look_like_is_learned_and_rises_for_the_never_knew_too(atta
 
     def value(at, split):
         chosen = {"at": at, "split": split, "metric": "p_true", "prompt": "train"}
-        (row,) = (
-            r for r in rows if all(getattr(r, k) == v for k, v in chosen.items())
-        )
+        (row,) = (r for r in rows if all(getattr(r, k) == v for k, v in chosen.items()))
         return row.mean
 
     for split in ("forget", "never_knew"):

@@ -115,9 +115,7 @@ def test_vectors_learned_onto_other_tokens_are_a_prompt_with_these(prey, prompts
     said = soft.asking(model, learner._replace(trained=moved))(prompts, 0)
     plain = model.run(behind_bos(prompts, others, model.spec)).logits
     np.testing.assert_allclose(said, plain, atol=1e-5)
-    assert not np.allclose(
-        plain, soft.asking(model, learner)(prompts, 0), atol=1e-2
-    )
+    assert not np.allclose(plain, soft.asking(model, learner)(prompts, 0), atol=1e-2)
 
 
 def test_tokens_go_behind_bos_and_an_answer_stays_where_its_prompt_ends(tiny, prompts):
