@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mu_jax.report.tables import Grid
+from mu_jax.report.grid import Grid
 from mu_jax.types import Scores
 
 

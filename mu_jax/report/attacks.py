@@ -1,0 +1,164 @@
+"""Does the fact stay gone? What each attack brings back, at its worst point."""
+
+import dataclasses
+
+import numpy as np
+
+from mu_jax.attacks.scoring import BEFORE, ORIGINAL
+from mu_jax.report.grid import Entry, Estimates, Grid
+from mu_jax.report.tables import INTERVALS, Measure, Table, Values
+from mu_jax.statistics import Estimate, recovered
+from mu_jax.types import Row
+
+CONTROL = "never_knew"
+METRIC = "choice_p_true"
+
+
+def names(table: Table) -> list[str]:
+    """The attacks, in order: what was measured before and after."""
+    return list(dict.fromkeys(r.eval for r in table.rows if r.at == BEFORE))
+
+
+@dataclasses.dataclass(frozen=True)
+class Attacked:
+    """One attack on one model: what it made of the facts, at any point of its curve.
+
+    Everything is the probability of the true answer over the options, in the first
+    format the attacker asked in, the training prompt.
+    """
+
+    table: Table
+    attack: str
+    model: str
+
+    @property
+    def rows(self) -> list[Row]:
+        found = [r for r in self.table.of(self.attack) if r.model == self.model]
+        return [r for r in found if r.prompt == found[0].prompt and r.metric == METRIC]
+
+    @property
+    def points(self) -> list[str]:
+        """Where on its curve it was scored; not what it did to the unedited model."""
+        found = (r.at for r in self.rows if r.at != BEFORE)
+        return list(dict.fromkeys(at for at in found if ORIGINAL not in at.split()))
+
+    @property
+    def worst(self) -> str | None:
+        """The point with the largest mean on the forgotten facts; None before any.
+
+        Chosen on the facts that it is then reported for, as an attacker would not be
+        able to: an upper bound.
+        """
+        means = {at: v.mean() for at in self.points if (v := self.values(at)) is not None}
+        return max(means, key=lambda at: means[at]) if means else None
+
+    def measure(self, at: str, split: str = "forget") -> Measure:
+        prompt = self.rows[0].prompt if self.rows else ""
+        return Measure("", self.attack, split, prompt, METRIC, at)
+
+    def values(self, at: str, split: str = "forget") -> Values | None:
+        """[seeds, n] the values there; of the most seeds that can be stacked."""
+        found = self.table.values(self.model, self.measure(at, split))
+        return max(found, key=len) if found else None
+
+    def estimates(self, at: str, split: str = "forget") -> Estimates:
+        return self.table.estimates(self.model, self.measure(at, split))
+
+    def seeds(self, at: str) -> tuple[int, ...]:
+        """Which seeds attacked there."""
+        found = self.table.found(self.model, self.measure(at))
+        return tuple(sorted(row.seed for row in found))
+
+    def recovered(self, at: str) -> Estimate | None:
+        """`statistics.recovered` at a point; None where there is nothing to recover."""
+        after, control = self.values(at), self.values(at, CONTROL)
+        original = self.values(ORIGINAL)
+        if after is None or control is None or original is None:
+            return None
+        if not after.shape == control.shape == original.shape:
+            return None
+        found = recovered(after, control, original)
+        return found and found._replace(seeds=len(after))
+
+    @property
+    def budget(self) -> str:
+        at = self.worst
+        return next((r.budget for r in self.rows if r.at == at), "")
+
+
+def attacked(table: Table) -> list[Attacked]:
+    """Every attack on every model that went as far as a first point."""
+    pairs = [Attacked(table, a, model) for a in names(table) for model in table.models]
+    return [one for one in pairs if one.worst is not None]
+
+
+def worst_cases(table: Table) -> Grid | None:
+    """A line an attack and model; None where nothing was attacked."""
+    lines: list[tuple[Entry, ...]] = []
+    for one in attacked(table):
+        at = one.worst or ""
+        share = one.recovered(at)
+        lines.append(
+            (
+                one.attack,
+                one.model,
+                one.estimates(ORIGINAL),
+                one.estimates(BEFORE),
+                one.estimates(at),
+                one.estimates(at, CONTROL),
+                (share,) if share else "-",
+                one.estimates(BEFORE, "heldout"),
+                one.estimates(at, "heldout"),
+                at,
+                one.budget,
+            )
+        )
+    if not lines:
+        return None
+    return Grid(
+        "Attacks: does the fact stay gone?",
+        "Probability of the true answer over the options, in the training prompt, of"
+        " forgotten facts that the attacker was not taught: by the unedited model, by"
+        " the edited one before and after (lower: it stays gone). Never knew: the same"
+        " question about subjects that do not exist, whose answers the attack taught"
+        " rather than recovered. Recovered: (after - never knew) / (unedited - never"
+        " knew), 0 nothing, 1 all is back; a dash where there was nothing to recover."
+        " Held-out: what the attack left of facts to be kept. After is the worst point"
+        " of the attack's curve, the one with the highest mean, chosen on the very"
+        f" facts it is reported for: an upper bound. {INTERVALS}",
+        (
+            *("attack", "model", "unedited", "before", "after", "never knew after"),
+            *("recovered", "held-out before", "held-out after", "worst at", "budget"),
+        ),
+        tuple(lines),
+    )
+
+
+def every_point(table: Table, attack: str) -> Grid:
+    """All points of an attack's curve, on every model."""
+    lines: list[tuple[Entry, ...]] = []
+    for model in table.models:
+        one = Attacked(table, attack, model)
+        for at in dict.fromkeys(r.at for r in one.rows):
+            splits = ("forget", CONTROL, "heldout")
+            lines.append((model, at, *(one.estimates(at, s) for s in splits)))
+    return Grid(
+        f"Attack {attack}, every point",
+        "Probability of the true answer over the options, in the training prompt."
+        f" {INTERVALS}",
+        ("model", "at", "forget", "never knew", "held-out"),
+        tuple(lines),
+    )
+
+
+def gap(left: Attacked, right: Attacked) -> tuple[Values, Values] | None:
+    """Both at their own worst point, if the same seeds asked about as many facts."""
+    if left.worst is None or right.worst is None:
+        return None
+    if left.seeds(left.worst) != right.seeds(right.worst):
+        return None
+    a, b = left.values(left.worst), right.values(right.worst)
+    if a is None or b is None or a.shape != b.shape or not np.isfinite([a, b]).all():
+        return None
+    return a, b
+
