@@ -74,6 +74,7 @@ _TRAVEL = {
     "export": export.main,
     "delta": deltas.main,
     "harness": benchmarks.main,
+    "compare": compare.main,
 }
 _HELP = ("-h", "--help", "help")
 

@@ -8,19 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rich.table import Table
-from rich.text import Text
-
-from mu_jax.checkpoints import edits
 from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals.harness import NAME, Harness, Loaded
-from mu_jax.model.model import Model
-from mu_jax.report.tables import cell
+from mu_jax.report import terminal
+from mu_jax.report.benchmarks import scores
+from mu_jax.report.tables import Table
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
-from mu_jax.types import UNEDITED, Edit, Row
+from mu_jax.types import UNEDITED, Row
 
 USAGE = (
     "mu harness RUN --tasks A,B [--edit NAME ...] [--limit N] [--num-fewshot K]"
@@ -61,20 +58,12 @@ def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row
     ]
 
 
-def show(run: Run, loaded_rows: Sequence[Row], names: Sequence[str]) -> None:
-    """The rows as a table: a line a task and metric, a column a model."""
-    models = list(dict.fromkeys(row.model for row in loaded_rows))
-    at = {(row.prompt, row.metric, row.model): row for row in loaded_rows}
-    table = Table("task", "metric", "n", *models)
-    for prompt, metric in dict.fromkeys((r.prompt, r.metric) for r in loaded_rows):
-        if names and prompt not in names:
-            continue
-        found = [at.get((prompt, metric, model)) for model in models]
-        n = next(row.n for row in found if row)
-        cells = [prompt, metric, str(n), *map(cell, found)]
-        table.add_row(*map(Text, cells))
-    run.console.table(table)
-    run.console.say("  in brackets: 95 % intervals, bootstrapped over documents")
+def show(run: Run, rows: Sequence[Row], names: Sequence[str]) -> None:
+    """The rows as a table: a line a model, a column a task and metric."""
+    chosen = [row for row in rows if not names or row.prompt in names]
+    grid = scores(Table(chosen))
+    if grid:
+        terminal.show(grid, run.console)
 
 
 def main(args: list[str], console: Console) -> None:
@@ -136,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chosen(run: Run, names: Sequence[str]) -> list[str]:
     """The models asked for, each once."""
-    edited = list(run.config.selections)
+    edited = list(run.config.edited)
     known = [UNEDITED, *edited]
     for name in names:
         if name not in known:
@@ -168,7 +157,7 @@ def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> None:
             run.console.say(f"  {name}, {asked}: up to date")
             continue
         run.console.say(f"  asking {name}: {asked}")
-        model = model or _model(run, name)
+        model = model or run.edited(name)
         rows = harness.measure(model, name, part, run.progress)
         new = {row.prompt for row in rows}
         others = [row for row in kept if not (mine(row) and row.prompt in new)]
@@ -183,16 +172,6 @@ def _stamp(run: Run, harness: Harness, name: str, part) -> str:
         of_model.append(run.fingerprint(f"edits/{name}"))
     text = json.dumps([of_model, harness.settings(part)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _model(run: Run, name: str) -> Model:
-    if name == UNEDITED:
-        return run.model
-    model, selection = run.model, run.dir.read_selection(name)
-    params = edits.restore(
-        run.dir.edit(name) / "params", selection, model.spec, model.network.layout
-    )
-    return model.update(Edit(selection, params, []))
 
 
 def _rows(run: Run) -> list[Row]:

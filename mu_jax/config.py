@@ -20,6 +20,7 @@ from mu_jax.attacks.perturb import Perturb
 from mu_jax.attacks.quantize import Quantize
 from mu_jax.attacks.relearn import Relearn
 from mu_jax.attacks.restore import Restore
+from mu_jax.attacks.soft_adapter import SoftAdapter
 from mu_jax.attacks.soft_prompt import SoftPrompt
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.lora import LoRA
@@ -56,7 +57,16 @@ Source = Sports | CounterFact
 EditorConfig = GradientEdit | Layered | LoRA | MEMIT | RMU | ROME | Sequential
 """The ways to edit; losses and masks are settings of the gradient edit and its kin."""
 
-Attack = Relearn | SoftPrompt | Hints | Quantize | Restore | AblateDirection | Perturb
+Attack = (
+    Relearn
+    | SoftPrompt
+    | SoftAdapter
+    | Hints
+    | Quantize
+    | Restore
+    | AblateDirection
+    | Perturb
+)
 Contrasting = AttributionPatching | CausalTracing | EdgeAttribution | PathPatching
 """The localizers that compare clean prompts with corrupt ones."""
 
@@ -157,6 +167,7 @@ class Config:
             "related": Relearn(data="related"),
             "benign": Relearn(data="retain"),
             "soft_prompt": SoftPrompt(),
+            "soft_adapter": SoftAdapter(),
         }
     )
     attack_formats: tuple[str, ...] = ()
@@ -234,7 +245,11 @@ class Config:
         """How the edited model of this name is made."""
         if name in self.baselines:
             return self.baselines[name].edit
-        own = self.tunings.get(name)
+        return self.tuned(name)
+
+    def tuned(self, selection: str) -> GradientEdit:
+        """The gradient edit with what this selection has of its own."""
+        own = self.tunings.get(selection)
         if own is None:
             return self.edit
         loss = dataclasses.replace(self.edit.loss, weight=own.weight)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_jax.checkpoints import delta, delta_file, edits, export_dir
+from mu_jax.checkpoints import delta, delta_file, export_dir
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.config import load
@@ -50,10 +50,7 @@ def export(
         directory that holds other things.
     """
     name = _edit(run, name)
-    run.need(f"edits/{name}", "edit")
-    selection, spec = run.dir.read_selection(name), run.model.spec
-    params = edits.restore(run.dir.edit(name) / "params", selection, spec)
-    edit = Edit(selection, params, [])
+    edit = run.read_edit(name)
     keep = (run.dir.path,)
     left_out = write(
         run.model, edit, to, directory, base=run.config.model, dtype=dtype, keep=keep,
@@ -61,7 +58,7 @@ def export(
     )  # fmt: skip
     for file in left_out:
         run.console.say(f"  left out, as it holds the unedited weights: {file}")
-    run.console.say(f"  {name} ({parts(selection)}) as {to}: {directory}")
+    run.console.say(f"  {name} ({parts(edit.selection)}) as {to}: {directory}")
 
 
 def write(
@@ -146,7 +143,7 @@ def main(args: list[str], console: Console) -> None:
 
 def _edit(run: Run, name: str | None) -> str:
     """The edit called `name`, by default the first of the config."""
-    names = list(run.config.selections)
+    names = list(run.config.edited)
     if name in names or (name is None and names):
         return name or names[0]
     near = difflib.get_close_matches(name or "", names, n=1)

@@ -17,8 +17,10 @@ from pathlib import Path
 import jax
 
 from mu_jax import distributed
+from mu_jax.checkpoints import edits
 from mu_jax.config import Config, encode
 from mu_jax.console import Console
+from mu_jax.edits.covariance_files import MomentFolder
 from mu_jax.errors import UserError
 from mu_jax.journal import Journal
 from mu_jax.load import load
@@ -26,7 +28,7 @@ from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
 from mu_jax.run_dir import RunDir
 from mu_jax.sharding import Layout
-from mu_jax.types import UNEDITED
+from mu_jax.types import UNEDITED, Edit
 
 
 @dataclasses.dataclass
@@ -61,6 +63,32 @@ class Run:
                 progress=self.console.progress,
             )
         return self.loaded[key]
+
+    def read_edit(self, name: str) -> Edit:
+        """The edit called `name`, from its checkpoint.
+
+        Raises:
+          UserError: it is not made, or not with the present settings.
+        """
+        self.need(f"edits/{name}", "edit")
+        selection = self.dir.read_edited(name)
+        params = edits.restore(
+            self.dir.edit(name) / "params", selection, self.model.spec, self.layout
+        )
+        return Edit(selection, params, [])
+
+    def edited(self, name: str) -> Model:
+        """The model after the edit called `name`, or the unedited one."""
+        if name == UNEDITED:
+            return self.model
+        return self.model.update(self.read_edit(name))
+
+    def covariances(self) -> MomentFolder:
+        """Where covariances of keys are kept, for this model and general text."""
+        c = self.config
+        parts = [c.model, c.dtype, encode(c.text), self.contents(c.text.path)]
+        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return MomentFolder(self.dir.path / "covariances", digest)
 
     @functools.cached_property
     def layout(self) -> Layout | None:
@@ -230,7 +258,7 @@ class Run:
 
         Facts, scores and selections: what does not depend on how they are edited.
         """
-        files = {"facts": ("asked.jsonl", "facts.jsonl")}
+        files: dict[str, tuple[str, ...]] = {"facts": ("asked.jsonl", "facts.jsonl")}
         for kind in ("scores", "selections"):
             for name in getattr(self.config, _NAMED[kind]):
                 files[f"{kind}/{name}"] = (f"{kind}/{name}.json",)

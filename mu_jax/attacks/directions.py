@@ -13,7 +13,7 @@ after that layer and all above it, in the manner of Arditi et al. 2024 (arXiv
 """
 
 import dataclasses
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 
 import numpy as np
 from jaxtyping import Float
@@ -86,14 +86,14 @@ class AblateDirection:
         norm = np.linalg.norm(found, axis=1, keepdims=True)
         return (found / np.where(norm > 0, norm, 1)).astype(np.float32)
 
-    def _kept(self, victim: Victim) -> Sequence[Fact]:
+    def _kept(self, victim: Victim) -> tuple[Fact, ...]:
         """The retained facts to compare with, those with the same answers first."""
         retained, answers = victim.facts.retain, {f.answer for f in victim.taught}
         if not retained:
             raise UserError(
                 "no retained facts", "some, to compare with", "retain more facts"
             )
-        like = [fact for fact in retained if fact.answer in answers]
+        like = tuple(fact for fact in retained if fact.answer in answers)
         return (like or retained)[: self.retained]
 
     def steering(

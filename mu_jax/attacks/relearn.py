@@ -18,7 +18,7 @@ may choose (method §7).
 import dataclasses
 import math
 from collections.abc import MutableMapping
-from typing import Literal
+from typing import Any, Literal
 
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim

@@ -92,7 +92,7 @@ class Network:
         if noise is not None:
             x = x + pz.nx.wrap(noise).tag("batch", "seq", "embedding")
         own, keys = _positions(tokens, valid, prefix)
-        without = {
+        without: Params = {
             kind: pz.nx.wrap(d).tag("layer", "embedding")
             for kind, d in (ablate or {}).items()
         }

@@ -69,7 +69,7 @@ def spec_of(model: str) -> Spec:
 
 
 def programs(config: Config, topology: Topology) -> Iterator[Program]:
-    """All of a run's programs on a topology.
+    """A run's programs on a topology; those of baselines and attacks are left out.
 
     Raises:
       UserError: a mesh that does not fit the topology, or an unknown model.
@@ -158,7 +158,7 @@ def _reading(
 def _edit(
     config: Config, name: str, selection: Selection, shapes: Shapes, length: Lengths
 ) -> Program:
-    edit = config.edit_of(name)
+    edit = config.tuned(name)
     state = _state(edit, selection, shapes)
     batch = _batch(edit, shapes, length, config.text.length)
     return Program(

@@ -49,7 +49,9 @@ class Attacked:
         Chosen on the facts that it is then reported for, as an attacker would not be
         able to: an upper bound.
         """
-        means = {at: v.mean() for at in self.points if (v := self.values(at)) is not None}
+        means = {
+            at: v.mean() for at in self.points if (v := self.values(at)) is not None
+        }
         return max(means, key=lambda at: means[at]) if means else None
 
     def measure(self, at: str, split: str = "forget") -> Measure:
@@ -161,4 +163,3 @@ def gap(left: Attacked, right: Attacked) -> tuple[Values, Values] | None:
     if a is None or b is None or a.shape != b.shape or not np.isfinite([a, b]).all():
         return None
     return a, b
-

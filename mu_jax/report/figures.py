@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mu_jax.report.tables import Table
-from mu_jax.types import Row, Scores, Site
+from mu_jax.report.tables import Measure, Table
+from mu_jax.statistics import Estimate
+from mu_jax.types import Scores, Site
 
 _INK = ("#1f5fa8", "#d1622b", "#3a8f5c", "#8a4fa3", "#8c8c8c", "#b8325a")
 
@@ -206,23 +207,17 @@ def _leading_zeros(table: np.ndarray) -> int:
     return int(some.argmax()) if some.any() else 0
 
 
-def _reach(row: Row | None) -> tuple[float, float]:
-    """How far the interval of a row reaches below and above its mean."""
-    if row is None or row.low is None or row.high is None:
-        return 0.0, 0.0
-    return max(row.mean - row.low, 0.0), max(row.high - row.mean, 0.0)
-
-
 def transfer(table: Table) -> Figure:
     """How often each edited model gives the injected answer, format by format."""
     models, formats = table.models[1:], table.direct
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / max(len(models), 1)
-    for i, (model, color) in enumerate(zip(models, _cycle(len(models)), strict=True)):
-        rows = [table.recall(model, "forget", p, "choice_injected") for p in formats]
-        means = [r.mean if r else 0.0 for r in rows]
-        ends = [_reach(row) for row in rows]
+    for i, (model, color) in enumerate(zip(models, cycle(len(models)), strict=True)):
+        what = [Measure("", "recall", "forget", p, "choice_injected") for p in formats]
+        found = [next(iter(table.estimates(model, one)), None) for one in what]
+        means = [e.mean if e else 0.0 for e in found]
+        ends = [_reach(e) for e in found]
         places = np.arange(len(formats)) + (i - (len(models) - 1) / 2) * width
         axes.bar(
             places,
@@ -240,12 +235,22 @@ def transfer(table: Table) -> Figure:
     return figure
 
 
+def _reach(e: Estimate | None) -> tuple[float, float]:
+    """How far an interval reaches below and above its mean."""
+    if e is None or e.low is None or e.high is None:
+        return 0.0, 0.0
+    return max(e.mean - e.low, 0.0), max(e.high - e.mean, 0.0)
+
+
+TERMS = ("forget", "retain", "text")
+"""Of the loss of a gradient edit."""
+
+
 def histories(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """The terms of the loss over the steps of every edit."""
-    terms = ("forget", "retain", "text")
     figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axes, term in zip(figure.subplots(1, len(terms)), terms, strict=True):
-        for (name, steps), color in zip(runs.items(), _cycle(len(runs)), strict=True):
+    for axes, term in zip(figure.subplots(1, len(TERMS)), TERMS, strict=True):
+        for (name, steps), color in zip(runs.items(), cycle(len(runs)), strict=True):
             axes.plot([s["step"] for s in steps], [s[term] for s in steps], color=color)
             axes.lines[-1].set_label(name)
         axes.set_title(f"{term} loss (nats)", fontsize=10)
@@ -255,5 +260,5 @@ def histories(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     return figure
 
 
-def _cycle(n: int) -> list[str]:
+def cycle(n: int) -> list[str]:
     return [_INK[i % len(_INK)] for i in range(n)]

@@ -20,7 +20,7 @@ Entry = str | Estimates
 
 
 class Cell(NamedTuple):
-    """What is shown of an entry: a number with its interval and its n, or plain text."""
+    """What is shown of an entry: a number, its interval and its n, or plain text."""
 
     text: str
     interval: str = ""

@@ -66,7 +66,11 @@ def layers(
     table: Table, model: str, name: str, metric: str, split: str = "forget"
 ) -> list[tuple[int, Measure]]:
     """The points of a curve over layers, at the prompt's last token, ascending."""
-    rows = [r for r in table.of(name) if (r.model, r.split, r.metric) == (model, split, metric)]
+    rows = [
+        r
+        for r in table.of(name)
+        if (r.model, r.split, r.metric) == (model, split, metric)
+    ]
     found = {k: _measure(r) for r in rows if (k := _position(r)) is not None}
     return sorted(found.items())
 

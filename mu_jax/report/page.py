@@ -3,67 +3,71 @@
 import base64
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as RichTable
 
 from mu_jax.config import Config
 from mu_jax.console import Console
-from mu_jax.report import figures, findings, tables
+from mu_jax.report import (
+    attacks,
+    benchmarks,
+    curves,
+    differences,
+    figures,
+    findings,
+    latent,
+    masks,
+    paper,
+    tables,
+    terminal,
+)
+from mu_jax.report.grid import Grid
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
-from mu_jax.types import Scores
+from mu_jax.types import UNEDITED, Scores
+
+
+class Section(NamedTuple):
+    """Part of the page: a table, pictures, or both."""
+
+    title: str
+    caption: str
+    figures: list[Figure]
+    grid: Grid | None = None
 
 
 def write(run: RunDir, config: Config) -> Path:
     """Writes both files from what the run directory holds; returns the page's path."""
     table = tables.Table(run.read_rows())
-    grids = [
-        tables.summary(table, _edited(run, config)),
-        *(
-            tables.details(table, split)
-            for split in run.read_facts().splits
-            if split != "reserved"
-        ),
-    ]
+    results = list(_results(table, _edited(run, config)))
+    splits = [s for s in run.read_facts().splits if s != "reserved"]
+    details = [g for split in splits if (g := tables.details(table, split))]
+    details += [attacks.every_point(table, name) for name in attacks.names(table)]
     scores = {name: run.read_scores(name) for name in config.localizers}
-    histories = {
-        name: list(run.read_lines(f"edits/{name}/history.jsonl", "edit"))
-        for name in config.selections
-    }
     agreement = findings.agreement(scores)
-    grids += [agreement] if agreement else []
-    pictures = [
-        *(_section(name, found) for name, found in scores.items()),
-        (
-            "Does the edit carry over to other formats?",
-            "Share of forgotten facts answered with the injected answer; only the"
-            " first format was trained on.",
-            [figures.transfer(table)],
-        ),
-        (
-            "The edits",
-            "The terms of the loss, step by step.",
-            [figures.histories(histories)],
-        ),
-    ]
+    pictures = [_section(name, found) for name, found in scores.items()]
+    pictures.append(_histories(run, config))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mu_jax.report", "."), autoescape=True
     )
     page = environment.get_template("page.html.j2").render(
         title=config.name,
         model=config.model,
-        summary=grids[0],
-        details=[grid for grid in grids[1:] if grid is not agreement],
-        pictures=[(t, c, [_embedded(f) for f in fs]) for t, c, fs in pictures],
+        results=[_shown(section) for section in results],
+        details=details,
+        pictures=[_shown(section) for section in pictures],
         agreement=agreement,
+        samples=samples(run),
         settings=run.read_json("config.json", "facts"),
         facts=[k for k in run.read_facts().known if k.split == "forget"],
     )
     run.write_text("report.html", page)
+    grids = [section.grid for section in results if section.grid]
+    grids += [*details, *([agreement] if agreement else [])]
     run.write_text(
         "report.md", f"# {config.name}\n\n" + "\n".join(g.markdown() for g in grids)
     )
@@ -71,39 +75,81 @@ def write(run: RunDir, config: Config) -> Path:
 
 
 def show(run: RunDir, config: Config, console: Console) -> None:
-    """Prints the summary."""
+    """Prints the summary, and what attacks brought back if there were any."""
     table = tables.Table(run.read_rows())
-    grid = tables.summary(table, _edited(run, config), errors=False)
-    shown = RichTable(
-        title=grid.title,
-        caption=grid.caption,
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
+    grids = [tables.summary(table, _edited(run, config)), attacks.worst_cases(table)]
+    for grid in filter(None, grids):
+        terminal.show(grid, console)
+
+
+def samples(run: RunDir) -> list[dict]:
+    """What was said before and after, one record a question: {asked, said: {model}}."""
+    if not run.exists("samples.jsonl"):
+        return []
+    out: dict[tuple[str, ...], dict] = {}
+    for record in run.read_lines("samples.jsonl", "evaluate"):
+        where = tuple(str(record.get(k)) for k in ("split", "prompt", "fact"))
+        entry = out.setdefault(
+            where, {"where": where, "asked": str(record.get("asked")), "said": {}}
+        )
+        entry["said"][str(record.get("model"))] = str(record.get("said"))
+    return list(out.values())
+
+
+def _results(table: tables.Table, edited: dict[str, str]) -> Iterator[Section]:
+    """What came of the edits, the most telling first."""
+    summary = tables.summary(table, edited)
+    yield Section(summary.title, summary.caption, [figures.transfer(table)], summary)
+    pairs = differences.in_pairs(differences.within(table))
+    found = [
+        (paper.metrics(table), []),
+        (pairs, []),
+        (attacks.worst_cases(table), curves.attacks(table)),
+        (latent.knowledge(table), curves.latent(table)),
+        (masks.curves(table), curves.masks(table)),
+        (benchmarks.scores(table), []),
+    ]
+    for grid, pictures in found:
+        if grid:
+            yield Section(grid.title, grid.caption, pictures, grid)
+
+
+def _histories(run: RunDir, config: Config) -> Section:
+    """How the losses of the gradient edits went; other methods have other terms."""
+    runs = {
+        name: list(run.read_lines(f"edits/{name}/history.jsonl", "edit"))
+        for name in config.edited
+    }
+    terms = {"step", *figures.TERMS}
+    like = {k: v for k, v in runs.items() if v and terms <= v[0].keys()}
+    return Section(
+        "The edits",
+        "The terms of the loss, step by step.",
+        [figures.histories(like)] if like else [],
     )
-    for i, name in enumerate(grid.header):
-        shown.add_column(name, justify="left" if i < 2 else "right")
-    for row in grid.rows:
-        shown.add_row(*row)
-    console.table(shown)
 
 
 def _edited(run: RunDir, config: Config) -> dict[str, str]:
-    """{selection: its components and parameters}."""
-    out = {}
-    for name in config.selections:
-        chosen = run.read_selection(name)
-        out[name] = f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
+    """{edited model: its components and parameters}."""
+    out = {UNEDITED: "-"}
+    for name in config.edited:
+        if run.exists(f"edits/{name}/selection.json"):
+            chosen = run.read_edited(name)
+            out[name] = f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
     return out
 
 
-def _section(name: str, scores: Scores) -> tuple[str, str, list[Figure]]:
+def _section(name: str, scores: Scores) -> Section:
     """Heading, caption and pictures of one localizer."""
     heading, caption = findings.caption(scores)
     if name != scores.method:
         heading = f"{heading} ({name})"
-    return heading, caption, figures.of_scores(scores)
+    return Section(heading, caption, figures.of_scores(scores))
+
+
+def _shown(section: Section) -> dict:
+    """A section as the page's template wants it."""
+    return {**section._asdict(), "images": [_embedded(f) for f in section.figures]}
 
 
 def _embedded(figure: Figure) -> str:

@@ -6,7 +6,7 @@ from mu_jax.evals import EVALS, recall
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
 from mu_jax.run import Run
-from mu_jax.stages.material import edited, never_knew
+from mu_jax.stages.material import never_knew
 from mu_jax.types import UNEDITED, Facts, Row
 
 
@@ -17,7 +17,7 @@ def evaluate(run: Run) -> None:
     for artefact in run.todo([f"evals/{n}" for n in (UNEDITED, *run.config.edited)]):
         name = artefact.partition("/")[2]
         run.console.say(f"  measuring {name}")
-        model = edited(run, name)
+        model = run.edited(name)
         rows = [
             *_recalled(run, name, model, found),
             *_read(run, name, model),
@@ -61,7 +61,7 @@ def _latent(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
     if config.lens:
         rows += config.lens(model, name, found, train, run.progress)
     if config.depth and name != UNEDITED:
-        twins = never_knew(run, found.forget)
+        twins = tuple(never_knew(run, found.forget).values())
         rows += config.depth(model, name, run.model, found, train, twins, run.progress)
     return rows
 

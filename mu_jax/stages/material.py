@@ -1,15 +1,14 @@
-"""What several stages make of the run's files: prompts, edited models, victims."""
+"""What several stages make of the run's files: prompts, twins, victims."""
 
 from collections.abc import Iterable, Sequence
 
 from mu_jax.attacks.victim import Victim
-from mu_jax.checkpoints import edits
 from mu_jax.errors import UserError
 from mu_jax.facts.invented import twins
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
 from mu_jax.run import Run
-from mu_jax.types import UNEDITED, Edit, Fact, Prompts, Question
+from mu_jax.types import Fact, Prompts, Question
 
 
 def asked(model: Model, questions: Sequence[Question]) -> Prompts:
@@ -28,21 +27,6 @@ def training_prompts(run: Run, *groups: Sequence[Fact]) -> list[Prompts]:
     return out
 
 
-def read_edit(run: Run, name: str) -> Edit:
-    """The edit called `name`, from its checkpoint."""
-    run.need(f"edits/{name}", "edit")
-    selection = run.dir.read_edited(name)
-    params = edits.restore(
-        run.dir.edit(name) / "params", selection, run.model.spec, run.layout
-    )
-    return Edit(selection, params, [])
-
-
-def edited(run: Run, name: str) -> Model:
-    """The model after the edit called `name`, or the unedited one."""
-    return run.model if name == UNEDITED else run.model.update(read_edit(run, name))
-
-
 def never_knew(run: Run, facts: Sequence[Fact]) -> dict[str, Fact]:
     """{fact id: its never-knew twin}, made from the subjects of all facts asked."""
     pool = [fact for fact, _ in run.dir.read_asked()]
@@ -52,7 +36,7 @@ def never_knew(run: Run, facts: Sequence[Fact]) -> dict[str, Fact]:
 
 def victim(run: Run, name: str, seed: int) -> Victim:
     """The edited model called `name`, for an attacker with this seed."""
-    edit = read_edit(run, name)
+    edit = run.read_edit(name)
     facts = run.dir.read_facts()
     taken = {k.fact.id for k in facts.known}
     kinds = {fact.relation for fact in facts.forget}

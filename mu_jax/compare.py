@@ -1,0 +1,178 @@
+"""`mu compare`: several runs in one table.
+
+A line a run and model, so that runs of other facts, budgets or models stand side by
+side. Runs that are the same but for seeds are one run with several seeds: their values
+are pooled. Models of runs that forgot the same facts are compared in pairs.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from mu_jax import config as configs
+from mu_jax.console import Console
+from mu_jax.errors import UserError
+from mu_jax.report import attacks, terminal
+from mu_jax.report.attacks import Attacked
+from mu_jax.report.differences import Pair, Side, in_pairs
+from mu_jax.report.grid import Entry, Grid
+from mu_jax.report.latent import depth
+from mu_jax.report.tables import INTERVALS, Table, measures
+from mu_jax.run_dir import RunDir
+from mu_jax.selections import parts
+from mu_jax.types import UNEDITED
+
+USAGE = "mu compare RUN... [--json] [--markdown FILE]"
+
+
+class Group(NamedTuple):
+    """Runs that differ in nothing but seeds: what they are called, and their rows."""
+
+    name: str
+    runs: list[RunDir]
+    table: Table
+
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """The ids of the forgotten facts."""
+        return tuple(fact.id for fact in self.runs[0].read_facts().forget)
+
+
+def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
+    """Prints the runs' tables, and returns them.
+
+    Raises:
+      UserError: what is no run, or one without evaluations.
+    """
+    groups = list(_groups(paths))
+    grids = [_lines(groups)]
+    if pairs := in_pairs(list(_pairs(groups))):
+        grids.append(pairs)
+    for grid in grids:
+        terminal.show(grid, console)
+    return grids
+
+
+def main(args: list[str], console: Console) -> None:
+    """Runs the command; see USAGE."""
+    parser = _Parser("mu compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run directories")
+    parser.add_argument("--json", action="store_true", help="to standard output")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables there too")
+    said = parser.parse_args(args)
+    if said.json:
+        console.mute()
+    grids = compare([Path(run) for run in said.runs], console)
+    if said.json:
+        print(json.dumps([grid.record() for grid in grids], indent=1))
+    if said.markdown:
+        target = Path(said.markdown)
+        text = "\n".join(grid.markdown() for grid in grids)
+        RunDir(target.absolute().parent).write_text(target.name, text)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"mu compare: {message}", USAGE)
+
+
+def _groups(paths: Sequence[Path]) -> Iterator[Group]:
+    """The runs, those together that are the same but for seeds."""
+    found: dict[str, list[RunDir]] = {}
+    for path in dict.fromkeys(path.resolve() for path in paths):
+        if not path.is_dir():
+            raise UserError(
+                f"no run directory {path}", "what `mu run` made", "check the spelling"
+            )
+        run = RunDir(path)
+        config = configs.read(path / "config.json")
+        if not run.exists("evals.jsonl"):
+            raise UserError(
+                f"{path} has no evaluations", "some", f"run: mu evaluate {path}"
+            )
+        same = json.dumps(_unseeded(configs.encode(config)), sort_keys=True)
+        found.setdefault(same, []).append(run)
+    names = [runs[0].path.name for runs in found.values()]
+    for name, runs in zip(names, found.values(), strict=True):
+        title = name if names.count(name) == 1 else str(runs[0].path)
+        if len(runs) > 1:
+            title += f" and {len(runs) - 1} more"
+        rows = [
+            dataclasses.replace(row, seed=1000 * number + row.seed)
+            for number, run in enumerate(runs)
+            for row in run.read_rows()
+        ]
+        yield Group(title, runs, Table(rows))
+
+
+def _unseeded(value: Any) -> Any:
+    """A config without its name and its seeds."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in ("name", "seed", "seeds")}
+        return {
+            k: _unseeded(v)
+            for k, v in kept.items()
+            if not k.endswith(("_seed", "_seeds"))
+        }
+    return [_unseeded(v) for v in value] if isinstance(value, list) else value
+
+
+def _lines(groups: Sequence[Group]) -> Grid:
+    """A line a group and model."""
+    every = Table([row for group in groups for row in group.table.rows])
+    wanted, names = [*measures(every), depth(every)], attacks.names(every)
+    lines: list[tuple[Entry, ...]] = []
+    for group in groups:
+        facts = str(len(group.forgotten))
+        for model in group.table.models:
+            after = [Attacked(group.table, name, model) for name in names]
+            lines.append(
+                (
+                    f"{group.name}: {model}",
+                    facts,
+                    _edited(group.runs[0], model),
+                    *(group.table.estimates(model, what) for what in wanted),
+                    *(one.estimates(one.worst) if one.worst else () for one in after),
+                )
+            )
+    header = [
+        *("model", "facts", "edited"),
+        *(what.title for what in wanted),
+        *(f"after {name}" for name in names),
+    ]
+    kept = [i for i in range(len(header)) if any(line[i] for line in lines)]
+    return Grid(
+        "Runs compared",
+        "facts: how many are forgotten. After an attack: the probability, over the"
+        " options, that the true answer is back, at the attack's worst point, chosen on"
+        f" these facts. {INTERVALS}",
+        tuple(header[i] for i in kept),
+        tuple(tuple(line[i] for i in kept) for line in lines),
+    )
+
+
+def _edited(run: RunDir, model: str) -> str:
+    if model == UNEDITED or not run.exists(f"edits/{model}/selection.json"):
+        return "-"
+    chosen = run.read_edited(model)
+    return f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
+
+
+def _pairs(groups: Sequence[Group]) -> Iterator[Pair]:
+    """The first edited model of all against each other one on the same facts."""
+    sides = [
+        (group, Side(group.table, model))
+        for group in groups
+        for model in group.table.models
+        if model != UNEDITED
+    ]
+    if not sides:
+        return
+    first, left = sides[0]
+    for group, right in sides[1:]:
+        if group.forgotten == first.forgotten:
+            name = f"{first.name}: {left.model} - {group.name}: {right.model}"
+            yield Pair(name, left, right)

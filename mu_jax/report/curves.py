@@ -1,0 +1,133 @@
+"""Pictures of what has a curve: attacks over steps, knowledge over layers, masks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mu_jax.attacks.scoring import BEFORE
+from mu_jax.report import attacks as attacked
+from mu_jax.report import latent as layered
+from mu_jax.report import masks as masked
+from mu_jax.report.attacks import CONTROL, Attacked
+from mu_jax.report.figures import cycle
+from mu_jax.report.grid import Estimates
+from mu_jax.report.tables import Table, coordinates, number
+from mu_jax.types import UNEDITED
+
+
+def attacks(table: Table) -> list[Figure]:
+    """Each attack that has steps: the true answer's probability at its worst rate."""
+    found = attacked.attacked(table)
+    names = [a.attack for a in found if len(_steps(a)) > 1]
+    panels = list(dict.fromkeys(names))
+    if not panels:
+        return []
+    figure = Figure(figsize=(3.2 * len(panels) + 0.8, 3), layout="constrained")
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, name in zip(every, panels, strict=True):
+        mine = [a for a in found if a.attack == name]
+        for one, color in zip(mine, cycle(len(mine)), strict=True):
+            steps, ats = zip(*_steps(one), strict=True)
+            _line(axes, steps, [one.estimates(at) for at in ats], color, one.model)
+            never = [one.estimates(at, CONTROL) for at in ats]
+            _line(axes, steps, never, color, "", "--")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step")
+    every[0].set_ylabel("p(true answer)")
+    every[0].legend(frameon=False, fontsize=8, title="dashed: never knew")
+    return [figure]
+
+
+def latent(table: Table) -> list[Figure]:
+    """Probe, logit lens and erasure over layers, a line a model."""
+    panels = [
+        ("probe", "probe_true", "probe reads the true answer"),
+        ("lens", "choice_p_true", "lens: p(true answer)"),
+        ("depth", "erased", "erased (depth score)"),
+    ]
+    panels = [p for p in panels if table.of(p[0])]
+    if not panels:
+        return []
+    figure = Figure(figsize=(3.4 * len(panels) + 0.6, 3), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, metric, title) in zip(every, panels, strict=True):
+        for model, color in zip(table.models, cycle(len(table.models)), strict=True):
+            points = layered.layers(table, model, name, metric)
+            found = [table.estimates(model, what) for _, what in points]
+            _line(axes, [k for k, _ in points], found, color, model)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("after layer")
+        axes.set_ylim(-0.05, 1.05)
+    every[0].legend(frameon=False, fontsize=8)
+    return [figure]
+
+
+def masks(table: Table) -> list[Figure]:
+    """Forgotten and kept over the number of weights that are gone."""
+    models = [m for m in table.models if m != UNEDITED and masked.sizes(table, m)]
+    if not models:
+        return []
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    for model, color in zip(models, cycle(len(models)), strict=True):
+        sizes, ats = zip(*masked.sizes(table, model), strict=True)
+        for split, style in (("forget", "-"), ("heldout", "--")):
+            found = [
+                next(
+                    (
+                        table.estimates(model, what)
+                        for what in masked.measures(table, at)
+                        if what.split == split
+                    ),
+                    (),
+                )
+                for at in ats
+            ]
+            _line(axes, sizes, found, color, model if style == "-" else "", style)
+    axes.set_xscale("log")
+    axes.set_xlabel("weights gone")
+    axes.set_ylabel("p(true answer)")
+    axes.legend(frameon=False, fontsize=8, title="dashed: held-out")
+    return [figure]
+
+
+def _steps(one: Attacked) -> list[tuple[float, str]]:
+    """(step, where) along the worst rate, from before the attack on."""
+    worst = coordinates(one.worst or "")
+    if "step" not in worst:
+        return []
+    same = {k: v for k, v in worst.items() if k != "step"}
+    found = [(0.0, BEFORE)]
+    for at in one.points:
+        where = coordinates(at)
+        step = number(where.pop("step", ""))
+        if step is not None and where == same:
+            found.append((step, at))
+    return sorted(found)
+
+
+def _line(
+    axes: Axes,
+    x: Sequence[float],
+    found: Sequence[Estimates],
+    color,
+    label: str,
+    style: str = "-",
+) -> None:
+    """Means with a band for their intervals; what was not measured is left out."""
+    points = [(a, e[0]) for a, e in zip(x, found, strict=True) if e]
+    if not points:
+        return
+    places = [a for a, _ in points]
+    ends = np.array(
+        [
+            (e.mean if e.low is None else e.low, e.mean if e.high is None else e.high)
+            for _, e in points
+        ]
+    )
+    means = [e.mean for _, e in points]
+    axes.plot(places, means, style, color=color, label=label or None, linewidth=1.5)
+    if style == "-":
+        axes.fill_between(places, *ends.T, color=color, alpha=0.12, linewidth=0)
