@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_jax import benchmarks, deltas, distributed, export, stages, sweep
+from mu_jax import benchmarks, compare, deltas, distributed, export, stages, sweep
 from mu_jax import config as configs
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config

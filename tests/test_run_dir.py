@@ -93,12 +93,12 @@ def test_any_text_and_number_survive(tmp_path_factory, text, number):
 
 def test_a_journal_lies_beside_the_scores_it_is_for(run):
     run.write_scores("x", SCORES)
-    run.journal("x", "f")["0.mlp@all"] = [1.0]
+    run.journal("scores/x", "f")["0.mlp@all"] = [1.0]
     assert files(run) == ["scores", "scores/x.json", "scores/x.partial.jsonl"]
-    assert dict(run.journal("x", "f")) == {"0.mlp@all": [1.0]}
-    assert dict(run.journal("x.partial", "f")) == {}
+    assert dict(run.journal("scores/x", "f")) == {"0.mlp@all": [1.0]}
+    assert dict(run.journal("scores/x.partial", "f")) == {}
     assert run.read_scores("x") == SCORES
-    run.journal("x", "f").finish()
+    run.journal("scores/x", "f").finish()
     assert files(run) == ["scores", "scores/x.json"]
 
 
@@ -137,7 +137,10 @@ def test_names_that_would_leave_their_folder_are_refused(run, name):
         lambda: run.read_scores(name),
         lambda: run.read_selection(name),
         lambda: run.edit(name),
-        lambda: run.journal(name, "f"),
+        lambda: (
+            run.journal(f"scores/{name}", "f") if "/" not in name else run.edit(name)
+        ),
+        lambda: run.read_edited(name),
         lambda: run.write_selection(Selection(name, (), 0)),
     ]
     for call in calls:

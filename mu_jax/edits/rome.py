@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from mu_jax.edits import down
 from mu_jax.edits.covariance import Covariance, Inverse, Moments
-from mu_jax.edits.gradient import Snapshots, State
+from mu_jax.edits.descent import Snapshots, State
 from mu_jax.edits.subjects import Subjects, align, look
 from mu_jax.edits.values import Value
 from mu_jax.errors import UserError

@@ -1,8 +1,10 @@
 """The stage `attack`."""
 
 from mu_jax.errors import UserError
+from mu_jax.journal import Journal
 from mu_jax.run import Run
 from mu_jax.stages.material import victim
+from mu_jax.types import Row
 
 
 def attack(run: Run) -> None:
@@ -22,9 +24,23 @@ def attack(run: Run) -> None:
         for artefact in run.todo([f"attacks/{kind}/{name}" for name in names]):
             name = artefact.rpartition("/")[2]
             run.console.say(f"  {kind} on {name}")
-            journal, rows = run.journal(artefact), []
-            for seed in run.config.attack_seeds:
-                how, against = run.config.attacks[kind], victim(run, name, seed)
-                rows += how(against, kind, journal, run.progress)
+            journal = run.journal(artefact)
+            try:
+                rows = _attacked(run, kind, name, journal)
+            except UserError as error:
+                if "--attack" in run.only:
+                    raise
+                # One of a set that these facts give nothing to: the others go on.
+                run.console.say(f"  {kind} is left out: {error}")
+                rows = []
             run.dir.replace_rows(rows, name, (kind,))
             journal.finish()
+
+
+def _attacked(run: Run, kind: str, name: str, journal: Journal) -> list[Row]:
+    """The rows of one attack on one model, under every seed."""
+    rows = []
+    for seed in run.config.attack_seeds:
+        how, against = run.config.attacks[kind], victim(run, name, seed)
+        rows += how(against, kind, journal, run.progress)
+    return rows

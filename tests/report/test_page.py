@@ -22,7 +22,7 @@ from mu_jax.types import Fact, Facts, Known, Row, Selection
 EVIL = "<script>alert('1')</script>\"<img src=x onerror=y>"
 TAGS = (
     "html head meta title style body h1 h2 p div table thead tbody tr th td details"
-    " summary pre img"
+    " summary pre img br span"
 )
 FORMATS = ("train", "mcq")
 LOCALIZERS = {
@@ -48,9 +48,13 @@ def filled(path, config=CONFIG, evil="fine", scores=ALL) -> RunDir:
     for name in config.selections:
         tensors = (("mlp/down", (1, 2)), ("mlp/gate", (1, 2)), ("mlp/up", (1, 2)))
         run.write_selection(Selection(name, tensors, 1_500_000, evil))
+        run.write_edited(Selection(name, tensors, 1_500_000, evil))
         steps = [{"step": i, "forget": 2.0, "retain": 1.0, "text": 3.0} for i in (1, 2)]
         run.write_lines(f"edits/{name}/history.jsonl", steps)
     models = ("unedited", *config.selections)
+    asked = {"split": "forget", "prompt": "train", "fact": evil, "asked": evil}
+    said = [{"model": model, **asked, "said": f"{evil} \x00"} for model in models]
+    run.write_lines("samples.jsonl", said)
     note = f"not informative: {evil}"
     run.write_rows(
         Row(*where, (0.5,), 0.5, 0.4, 0.6, 8, note=note if prompt == "mcq" else "")
@@ -91,12 +95,12 @@ def test_every_picture_of_every_localizer_is_in_the_page(text):
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
         "Selections compared",
+        "In their own words",
         "Where the fact is looked up",
         "What the output depends on",
         "What restores the answer",
         "Who writes the answer, and what feeds them",
         "The circuit",
-        "Does the edit carry over to other formats?",
         "The edits",
         "How well attribution predicts tracing",
         "Everything measured",

@@ -1,0 +1,100 @@
+"""What is made of attacks, latent knowledge, masks and benchmarks; pairs; pictures."""
+
+import numpy as np
+import pytest
+from made_rows import everything, row
+
+from mu_jax.report import attacks, benchmarks, curves, differences, latent, masks, paper
+from mu_jax.report.attacks import Attacked
+from mu_jax.report.tables import Table
+from mu_jax.statistics import estimate, recovered
+
+
+@pytest.fixture(scope="module")
+def table():
+    return Table(everything())
+
+
+def cell(grid, line: int, title: str):
+    return grid.rows[line][grid.header.index(title)]
+
+
+def test_the_worst_point_is_the_attackers_best(table):
+    assert Attacked(table, "relearn", "flu").worst == "rate=1 step=5"
+    assert Attacked(table, "relearn", "late").worst == "rate=1 step=10"
+    assert Attacked(table, "quantize", "late").worst == "bits=4"
+
+
+def test_recovered_is_what_the_never_knew_did_not_learn_too(table):
+    one = Attacked(table, "relearn", "flu")
+    found = one.recovered("rate=1 step=5")
+    assert found.mean == pytest.approx((0.5 - 0.25) / (0.8 - 0.3), abs=0.02)
+    assert (found.n, found.seeds) == (8, 2) and found.low < found.mean < found.high
+
+
+def test_nothing_is_recovered_of_what_was_never_known():
+    same = np.full(8, 0.5)
+    assert recovered(same, same, same) is None
+
+
+def test_no_mean_stands_without_its_interval_and_n(table):
+    grids = [
+        attacks.worst_cases(table),
+        attacks.every_point(table, "relearn"),
+        latent.knowledge(table),
+        masks.curves(table),
+        benchmarks.scores(table),
+        paper.metrics(table),
+        differences.in_pairs(differences.within(table)),
+    ]
+    for grid in grids:
+        assert grid is not None and grid.rows
+        for column, title in enumerate(grid.titles):
+            for line, cells in zip(grid.rows, grid.cells, strict=True):
+                if isinstance(line[column], str) or not line[column]:
+                    continue
+                for shown in cells[column]:
+                    assert shown.interval.startswith("["), (grid.title, title)
+                    assert "n=" in title or "n=" in shown.n, (grid.title, title)
+
+
+def test_seeds_are_pooled(table):
+    grid = attacks.worst_cases(table)
+    assert any("n=8 x 2 seeds" in title for title in grid.titles)
+    whole = Table([row("m", "text", "loss", 0.5, seed=s) for s in range(3)])
+    (what,) = {(r.eval, r.split, r.prompt, r.metric) for r in whole.rows}
+    (found,) = whole.estimates("m", attacks.Measure("", *what))
+    assert (found.n, found.seeds) == (8, 3)
+
+
+def test_the_papers_metrics_are_theirs(table):
+    grid = paper.metrics(table)
+    flu = [line[0] for line in grid.rows].index("flu")
+    (error,) = cell(grid, flu, "Forget Error")
+    values = next(r for r in table.rows if r.model == "flu").values
+    assert error == estimate(1 - np.array(values))
+    assert "Forget Error, top-1" in grid.header
+
+
+def test_differences_are_marked_where_they_are_sure(table):
+    grid = differences.in_pairs(differences.within(table))
+    (name,) = {line[0] for line in grid.rows}
+    assert name == "flu - late"
+    (injected,) = cell(grid, 0, "injected: train")
+    assert injected.mean == pytest.approx(0.35, abs=0.02) and injected.low > 0
+    assert "*" in grid.cells[0][grid.header.index("injected: train")][0].text
+
+
+def test_every_curve_is_drawn(table):
+    figures = [*curves.attacks(table), *curves.latent(table), *curves.masks(table)]
+    assert len(figures) == 3
+    (relearned,) = curves.attacks(table)
+    assert [a.get_title() for a in relearned.axes] == ["relearn"]
+    solid = [x for x in relearned.axes[0].lines if x.get_linestyle() == "-"]
+    assert list(solid[0].get_xdata()) == [0, 5, 10]
+
+
+def test_nothing_measured_makes_no_tables():
+    empty = Table([])
+    assert attacks.worst_cases(empty) is None and latent.knowledge(empty) is None
+    assert not [*curves.attacks(empty), *curves.latent(empty), *curves.masks(empty)]
