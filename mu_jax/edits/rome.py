@@ -36,7 +36,9 @@ class ROME:
     text is trained on.
 
     Attributes:
-      layer: None for the middle one of the selection's.
+      layer: None for the lowest one of the selection's: on the 270M, four athletes each,
+        99 % of other athletes kept their sport after an edit of layer 1, 91 % of layer
+        2, 60 % of layer 3 (the injected sport was given, and in QA, by all).
       value: how v* is found.
       covariance: how C is estimated.
       contexts: beginnings of general text that the prompt is also read behind.
@@ -107,7 +109,7 @@ class ROME:
     def _layer(self, selection: Selection) -> int:
         found = down.layers(selection)
         if self.layer is None:
-            return found[(len(found) - 1) // 2]
+            return found[0]
         if self.layer not in found:
             raise UserError(
                 f"rome.layer = {self.layer}",

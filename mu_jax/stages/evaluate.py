@@ -56,7 +56,10 @@ def _latent(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
     """What can still be read off its inside."""
     config, train = run.config, run.config.facts.templates[0]
     rows = []
-    if config.probe:
+    why = config.probe and config.probe.refusal(found, train)
+    if why:  # single facts of many kinds are no classes to tell apart
+        run.console.say(f"  no probes: {why}")
+    elif config.probe:
         rows += config.probe(model, name, found, train, run.progress)
     if config.lens:
         rows += config.lens(model, name, found, train, run.progress)

@@ -154,9 +154,9 @@ def test_one_program_serves_all_facts_layers_and_settings(small, middle, ending,
     assert all(r["value_steps"] == 3 for r in edit.history)
 
 
-def test_a_layer_is_the_middle_one_unless_it_is_named(tiny):
+def test_a_layer_is_the_lowest_one_unless_it_is_named(tiny):
     chosen = Layers(mlp=(0, 2, 3, 6))(None, tiny.sizes)
-    assert ROME()._layer(chosen) == 2
+    assert ROME()._layer(chosen) == 0
     assert ROME(layer=6)._layer(chosen) == 6
     with pytest.raises(UserError, match=r"rome\.layer = 1; expected one of 0, 2, 3, 6"):
         ROME(layer=1)._layer(chosen)

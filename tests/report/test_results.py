@@ -28,7 +28,7 @@ def test_the_worst_point_is_the_attackers_best(table):
 def test_recovered_is_what_the_never_knew_did_not_learn_too(table):
     one = Attacked(table, "relearn", "flu")
     found = one.recovered("rate=1 step=5")
-    assert found.mean == pytest.approx((0.5 - 0.25) / (0.8 - 0.3), abs=0.02)
+    assert found.mean == pytest.approx((0.5 - 0.25) / (0.8 - 0.25), abs=0.02)
     assert (found.n, found.seeds) == (8, 2) and found.low < found.mean < found.high
 
 

@@ -1,0 +1,228 @@
+"""Attacks, masks, baselines, sweeps and comparisons as a user runs them."""
+
+import json
+import shutil
+
+import pytest
+
+from mu_jax.__main__ import main
+from mu_jax.run_dir import RunDir
+
+BASELINES = """
+import dataclasses
+from small import get_config as small
+from mu_jax.config import Baseline
+from mu_jax.edits.gradient import GradientEdit
+from mu_jax.edits.rome import ROME
+from mu_jax.edits.staged import Sequential
+from mu_jax.selectors import Layers
+
+
+def get_config():
+    base = small()
+    return dataclasses.replace(
+        base,
+        name="baselines",
+        selections={**base.selections, "heads": Layers(attn=(2,))},
+        baselines={
+            "rome": Baseline("top", ROME()),
+            "sequence": Baseline(
+                "top",
+                Sequential(steps=1, parts=2, forget_batch=4, retain_batch=4),
+            ),
+            "wrong": Baseline("heads", ROME()),
+        },
+    )
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MU_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def run(small, tmp_path_factory):
+    """A copy of the small run."""
+    path = tmp_path_factory.mktemp("attacked") / "small"
+    shutil.copytree(small[1], path)
+    return path
+
+
+def rows(run):
+    return RunDir(run).read_rows()
+
+
+def refused(capsys, *args) -> str:
+    """The one line that a refused command says."""
+    assert main([str(a) for a in args]) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def attacked(run):
+    """The rows before, and those that two attacks add."""
+    before = rows(run)
+    options = ["--attack", "quantize,restore", "--attack-seeds", "0", "1"]
+    assert main(["attack", str(run), *options]) == 0
+    return before, rows(run)
+
+
+def test_an_attack_adds_rows_and_changes_none(attacked):
+    before, after = attacked
+    assert after[: len(before)] == before
+    new = after[len(before) :]
+    assert {r.eval for r in new} == {"quantize", "restore"}
+    assert {r.seed for r in new} == {0, 1} and {r.model for r in new} == {"top"}
+    assert {r.split for r in new} == {"forget", "never_knew", "heldout"}
+
+
+def test_an_attack_that_is_done_is_not_made_again(run, attacked, capsys):
+    stamp = (run / "evals.jsonl").stat().st_mtime_ns
+    options = ["--attack", "quantize,restore", "--attack-seeds", "0", "1"]
+    assert main(["attack", str(run), *options]) == 0
+    assert capsys.readouterr().err.count("up to date") == 2
+    assert (run / "evals.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_evaluating_again_leaves_attacks_alone(run, attacked):
+    assert main(["evaluate", str(run), "--recall.limit", "7"]) == 0
+    kept = [r for r in rows(run) if r.eval in ("quantize", "restore")]
+    assert kept == [r for r in attacked[1] if r.eval in ("quantize", "restore")]
+    assert {r.n for r in rows(run) if r.eval == "recall" and r.split == "forget"} == {7}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--attack", "nonsense"], "--attack nonsense; expected one of"),
+        (["--edit", "late"], "--edit late; expected one of top"),
+        (["--attack", "hints", "--attack-formats", "x"], "prompt format 'x'"),
+        (["--attack-seeds", "1", "1"], "expected different seeds"),
+    ],
+)
+def test_an_attack_that_makes_no_sense_is_refused(run, attacked, capsys, options, said):
+    before = (run / "evals.jsonl").read_bytes()
+    assert said in refused(capsys, "attack", run, *options)
+    assert (run / "evals.jsonl").read_bytes() == before
+
+
+def test_an_attack_on_a_run_without_edits_says_who_makes_them(small, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(small[1], bare)
+    shutil.rmtree(bare / "edits")
+    stamps = json.loads((bare / "stamps.json").read_text())
+    kept = {k: v for k, v in stamps.items() if not k.startswith("edits")}
+    (bare / "stamps.json").write_text(json.dumps(kept))
+    before = (bare / "evals.jsonl").read_bytes()
+    assert "mu edit" in refused(capsys, "attack", bare)
+    assert (bare / "evals.jsonl").read_bytes() == before
+
+
+def test_a_mask_has_a_curve_and_a_control(run):
+    knobs = ["--mask.learn.steps", "1", "--mask.shares", "0.1", "--mask.limit", "4"]
+    knobs += ["--mask.learn.forget-batch", "4", "--mask.learn.retain-batch", "4"]
+    assert main(["mask", str(run), *knobs]) == 0
+    found = [r for r in rows(run) if r.eval == "mask"]
+    sizes = {r.at for r in found}
+    assert {at.partition("=")[0] for at in sizes} == {"size", "random"}
+    assert {r.model for r in found} == {"top"}
+    assert not (run / "masks/top/state").exists()
+
+
+@pytest.fixture(scope="module")
+def baselines(small, run, monkeypatch_module):
+    """A run with baselines, begun from the small one's facts and scores."""
+    folder = small[0].parent
+    monkeypatch_module.syspath_prepend(str(folder))
+    config = folder / "baselines.py"
+    config.write_text(BASELINES)
+    path = folder / "runs" / "baselines"
+    shutil.copytree(run, path)
+    return config, path
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    patch = pytest.MonkeyPatch()
+    yield patch
+    patch.undo()
+
+
+def test_baselines_are_made_until_one_does_not_fit(baselines, capsys):
+    config, path = baselines
+    runs = ["--runs", str(path.parent)]
+    assert main(["select", str(config), *runs]) == 0
+    said = refused(capsys, "edit", config, *runs)
+    assert "mlp/down" in said
+    run = RunDir(path)
+    rome = run.read_edited("rome")
+    ((label, layers),) = rome.tensors
+    assert label == "mlp/down" and len(layers) == 1
+    assert (path / "covariances").is_dir()
+
+
+def test_a_sequence_is_localized_part_by_part(baselines):
+    _, path = baselines
+    run = RunDir(path)
+    parts = [run.read_selection(f"top.{i}of2") for i in (1, 2)]
+    union = {(label, i) for s in parts for label, layers in s.tensors for i in layers}
+    edited = run.read_edited("sequence")
+    assert union == {(k, i) for k, layers in edited.tensors for i in layers}
+    history = (path / "edits/sequence/history.jsonl").read_text().splitlines()
+    assert len(history) == 2
+
+
+@pytest.fixture(scope="module")
+def swept(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    args = ["sweep", str(small[0]), "--runs", str(folder), "--edit.steps", "2"]
+    assert main([*args, "--over", "edit.seed", "0", "1"]) == 0
+    return folder
+
+
+def test_a_sweep_makes_a_run_a_value_and_shares_what_it_can(swept):
+    names = sorted(path.name for path in swept.iterdir())
+    assert names == ["small.seed-0", "small.seed-1"]
+    zero, one = (swept / name for name in names)
+    for same in ("facts.jsonl", "scores/tracing.json", "selections/top.json"):
+        assert (zero / same).read_bytes() == (one / same).read_bytes()
+    losses = [(path / "edits/top/history.jsonl").read_text() for path in (zero, one)]
+    assert losses[0] != losses[1]
+
+
+def test_runs_that_differ_in_seeds_are_one_line(swept, capsys):
+    runs = [str(path) for path in swept.iterdir()]
+    assert main(["compare", *runs, "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)
+    lines = {line["model"]: line for line in tables[0]["rows"]}
+    assert len(lines) == 2 and all("and 1 more" in name for name in lines)
+    text = [line["text loss"] for name, line in lines.items() if "top" in name]
+    assert text[0]["seeds"] == 2 and text[0]["low"] <= text[0]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "--over SETTING"),
+        (["--over", "edit.seed"], "different values"),
+        (["--over", "edit.seed", "1", "1"], "different values"),
+        (["--over", "edit.sed", "1"], "perhaps you meant --edit.seed"),
+    ],
+)
+def test_a_sweep_over_nothing_is_refused(small, tmp_path, capsys, args, said):
+    runs = ["--runs", str(tmp_path)]
+    assert said in refused(capsys, "sweep", small[0], *runs, *args)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_run_is_not_compared(small, tmp_path, capsys):
+    assert "no run directory" in refused(capsys, "compare", tmp_path / "none")
+    assert "no config.json" in refused(capsys, "compare", tmp_path)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(small[1] / "config.json", bare)
+    assert "mu evaluate" in refused(capsys, "compare", bare)
