@@ -101,10 +101,8 @@ SHOTS = (
     ),
 )
 FEWSHOT = FewShot("{prompt}", SHOTS)
-CHOICE = Choice("{prompt} ... {options} Answer:", SHOTS)
-REVERSED = Reversed(
-    "Question: Which one is ___, {first} or {second}? {blank} {answer}. Answer:", SHOTS
-)
+CHOICE = Choice("{prompt} {options} Answer:", SHOTS)
+REVERSED = Reversed("What goes with {answer}, {first} or {second}? Answer:", SHOTS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,8 +115,8 @@ def test_several_questions_of_a_fact_are_averaged(tiny):
 def test_questions_that_share_more_are_asked_together(tiny, found):
     """All of a fact's questions at once, and one by one, give the same."""
     facts, format = found.forget[:3], sports.CHOICE
-    each = [format.questions(fact) for fact in facts]
-    rows = prompts([q for of_one in each for q in of_one], tiny.tokenizer)
+    asked = [q for fact in facts for q in format.questions(fact)]
+    rows = prompts(asked, tiny.tokenizer)
     groups = _together(rows, np.tile(np.arange(4), 3))
     assert [g.tolist() for g in groups] == [[i, i + 4, i + 8] for i in range(4)]
     values = answers(tiny, facts, format, 3)
