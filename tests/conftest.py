@@ -7,15 +7,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
 import pytest
+from filelock import FileLock
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import small_run
 
 import mu_jax as mu
+from mu_jax.checkpoints import edits
 from mu_jax.facts.sports import TRAIN
 from mu_jax.testing import tiny_model
-from mu_jax.types import Scores
+from mu_jax.types import Edit, Scores
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +65,38 @@ def lookup(gemma, asked_athletes):
 
 
 @pytest.fixture(scope="session")
-def edited_lookup(gemma, athletes, lookup):
-    """The 270M, taught other sports in its lookup MLPs (about 75 s on 2 cores)."""
-    return taught(gemma, athletes, lookup)
+def shared(tmp_path_factory):
+    """A folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def edited_late(gemma, athletes, lookup):
+def edited_lookup(gemma, athletes, lookup, shared):
+    """The 270M, taught other sports in its lookup MLPs (about 75 s on 2 cores)."""
+    return taught(gemma, athletes, lookup, shared / "lookup")
+
+
+@pytest.fixture(scope="session")
+def edited_late(gemma, athletes, lookup, shared):
     """The same in as many of the last MLPs: it says them, and still knows better."""
     late = mu.selectors.LateMLPs(budget=lookup.n_params)
-    return taught(gemma, athletes, late(Scores("", {}), gemma.sizes))
+    selection = late(Scores("", {}), gemma.sizes)
+    return taught(gemma, athletes, selection, shared / "late")
 
 
-def taught(model, facts, selection):
-    """The model after the edit that the demo makes."""
+def taught(model, facts, selection, path):
+    """The model after the edit that the demo makes; made once for all processes."""
     questions = [TRAIN(f) for f in (*facts.forget, *facts.retain)]
     both, n = mu.prompts(questions, model.tokenizer), len(facts.forget)
     text, _ = mu.Text().load(model.tokenizer)
     forget, keep = both.rows(slice(n)), both.rows(slice(n, None))
-    return model.update(mu.GradientEdit()(model, selection, forget, keep, text))
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            made = mu.GradientEdit()(model, selection, forget, keep, text)
+            edits.save(path, dict(made.params))
+    params = edits.restore(path, selection, model.spec)
+    return model.update(Edit(selection, params, []))
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ class Perturb:
     """
 
     layers: tuple[int, ...] | None = None
-    epsilons: tuple[float, ...] = (0.1,)
+    epsilons: tuple[float, ...] = (0.01, 0.03)
     steps: int = 10
     step: float = 0.25
     rows: int = 32

@@ -1,0 +1,72 @@
+"""Attacks on the real 270M, edited where it looks facts up or where it says them.
+
+Directions first measured with edits of 14 steps on 16 facts, over seeds (README).
+"""
+
+import numpy as np
+import pytest
+
+from mu_jax.attacks.quantize import Quantize
+from mu_jax.attacks.relearn import Relearn
+from mu_jax.attacks.victim import Victim
+from mu_jax.facts.invented import twins
+from mu_jax.facts.sports import TRAIN, Sports
+from mu_jax.facts.text import Text
+from mu_jax.selectors import Layers
+
+
+@pytest.fixture(scope="module")
+def victims(gemma, athletes, edited_lookup, edited_late):
+    """{where it was edited: the victim}."""
+    text, _ = Text().load(gemma.tokenizer)
+    made = twins(athletes.forget, Sports().load(), seed=0)
+    known = {fact.id: twin for fact, twin in zip(athletes.forget, made, strict=True)}
+    return {
+        name: Victim(
+            name=name,
+            model=model,
+            original=gemma,
+            selection=Layers(mlp=layers)(None, gemma.sizes),
+            facts=athletes,
+            related=(),
+            twins=known,
+            templates=(TRAIN,),
+            text=text,
+        )
+        for name, model, layers in (
+            ("lookup", edited_lookup, (2, 3, 4, 5, 6)),
+            ("late", edited_late, (13, 14, 15, 16, 17)),
+        )
+    }
+
+
+def measured(attack, victim) -> dict[tuple[str, str], float]:
+    """(at, split) -> mean probability of the true answer over the options."""
+    return {
+        (r.at, r.split): r.mean
+        for r in attack(victim, "attack", {})
+        if r.metric == "choice_p_true"
+    }
+
+
+def test_relearning_half_brings_the_rest_back_after_the_late_edit_only(victims):
+    attack = Relearn(
+        rates=(3e-4,), steps=6, score_at=(6,), rank=8, taught=4, retain=4, text=1
+    )
+    found = {name: measured(attack, victim) for name, victim in victims.items()}
+    after = {name: f["rate=0.0003 step=6", "forget"] for name, f in found.items()}
+    assert found["late"]["original", "forget"] > 0.75
+    assert found["late"]["before", "forget"] < 0.5
+    assert after["late"] > 0.7  # none of the scored facts was taught
+    assert after["lookup"] < 0.4
+    assert found["late"]["rate=0.0003 step=6", "never_knew"] < 0.5  # not taught
+
+
+def test_rounding_to_four_bits_brings_little_back(victims):
+    attack = Quantize(bits=(4,), group=32)
+    for name, victim in victims.items():
+        found = measured(attack, victim)
+        gain = found["bits=4", "forget"] - found["before", "forget"]
+        assert np.abs(gain) < 0.2, name
+        broken = found["bits=4 original", "heldout"]
+        assert broken < found["original", "heldout"]  # it harms the original too
