@@ -36,9 +36,9 @@ class ROME:
     text is trained on.
 
     Attributes:
-      layer: None for the lowest one of the selection's: on the 270M, four athletes each,
-        99 % of other athletes kept their sport after an edit of layer 1, 91 % of layer
-        2, 60 % of layer 3 (the injected sport was given, and in QA, by all).
+      layer: None for the lowest one of the selection's. On the 270M (four athletes
+        each) all gave the injected sport, in QA too, and of the other athletes 99 %
+        kept theirs after an edit of layer 1, 91 % of layer 2, 60 % of layer 3.
       value: how v* is found.
       covariance: how C is estimated.
       contexts: beginnings of general text that the prompt is also read behind.
