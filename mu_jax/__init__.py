@@ -25,11 +25,34 @@ from mu_jax import selectors as selectors
 
 # Change those and nothing else.
 from mu_jax.edits.gradient import GradientEdit as GradientEdit
+from mu_jax.edits import losses as losses
 from mu_jax.edits.losses import Inject as Inject
+from mu_jax.edits.lora import LoRA as LoRA
+from mu_jax.edits.memit import MEMIT as MEMIT
+from mu_jax.edits.rmu import RMU as RMU
+from mu_jax.edits.rome import ROME as ROME
+from mu_jax.edits.staged import Layered as Layered
+from mu_jax.edits.staged import Sequential as Sequential
 
 # What the edit did.
 from mu_jax.evals.recall import Recall as Recall
+from mu_jax.evals.depth import UnlearningDepth as UnlearningDepth
+from mu_jax.evals.lens import LogitLens as LogitLens
+from mu_jax.evals.probes import LatentProbes as LatentProbes
+from mu_jax.evals.samples import Samples as Samples
 from mu_jax.evals.utility import TextLoss as TextLoss
+
+# Does the fact stay gone?
+from mu_jax.attacks.victim import Victim as Victim
+from mu_jax.attacks.directions import AblateDirection as AblateDirection
+from mu_jax.attacks.hints import Hints as Hints
+from mu_jax.attacks.perturb import Perturb as Perturb
+from mu_jax.attacks.quantize import Quantize as Quantize
+from mu_jax.attacks.relearn import Relearn as Relearn
+from mu_jax.attacks.restore import Restore as Restore
+from mu_jax.attacks.soft_adapter import SoftAdapter as SoftAdapter
+from mu_jax.attacks.soft_prompt import SoftPrompt as SoftPrompt
+from mu_jax.facts.invented import twins as twins
 
 # The whole of it as one run.
 from mu_jax.config import Config as Config
