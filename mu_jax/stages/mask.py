@@ -11,7 +11,8 @@ from mu_jax.stages.material import training_prompts
 def mask(run: Run) -> None:
     """Find out which weights of a selection forgetting needs gone."""
     run.need("facts", "facts")
-    found, formats = run.dir.read_facts(), telling(run)
+    found = run.dir.read_facts()
+    formats = telling(run) or list(run.config.facts.templates[:1])
     chosen = run.chosen("--edit", run.config.selections)
     for artefact in run.todo([f"masks/{name}" for name in chosen]):
         name = artefact.partition("/")[2]
