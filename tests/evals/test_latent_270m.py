@@ -27,7 +27,9 @@ NOBODY = (
     "Corvin Oxmoor",
     "Yarrow Gullmar",
 )
-PROBES, LENS, DEPTH = LatentProbes(), LogitLens(limit=8), UnlearningDepth(limit=8)
+FEW = 4
+PROBES = LatentProbes(learn=64, limit=16, batch=48)
+LENS, DEPTH = LogitLens(limit=FEW), UnlearningDepth(limit=FEW)
 ARRIVED = 13
 """From here on (of 18 layers) the sport stands at the prompt's end; the late edit
 begins in this layer, the lookup edit ends in 6."""
@@ -112,7 +114,7 @@ def test_the_lookup_edit_erases_deeper_than_the_late_one(models, athletes):
         name: next(np.array(r.values) for r in of if r.metric == "uds")
         for name, of in rows.items()
     }
-    assert len(uds["late"]) == 8  # every fact is written somewhere
+    assert len(uds["late"]) == FEW  # every fact is written somewhere
     assert uds["lookup"].mean() >= 0.8 and uds["late"].mean() <= 0.4
     assert (uds["lookup"] > uds["late"]).all()
     # Nothing moves below the edit, and so nothing is lost there: exactly.
@@ -121,11 +123,11 @@ def test_the_lookup_edit_erases_deeper_than_the_late_one(models, athletes):
 
 def test_both_edits_move_the_text_a_little(models):
     _, text = Text().load(models["unedited"].tokenizer)
-    read = TextLoss(batch=2, limit=2, positions=47)
+    read = TextLoss(batch=1, limit=1, positions=47)
     kl = {
         name: read(model, name, text, original=models["unedited"])[1].values
         for name, model in models.items()
     }
-    assert kl["unedited"] == (0, 0)
+    assert kl["unedited"] == (0,)
     for name in ("lookup", "late"):
         assert min(kl[name]) > 0 and max(kl[name]) < 1
