@@ -139,6 +139,7 @@ class Relearn:
             if k in points:
                 learned = model if scoring.done(points[k]) else model.update(step())
                 scoring.measure(points[k], learned, budget=self.budget(rate, k))
+                del learned  # a copy of every matrix, which would stay while it trains
             if k == last:
                 return
 
