@@ -9,7 +9,7 @@ from noisy_victim import made
 from mu_jax.attacks.hints import KINDS, Hinted, Hints, related
 from mu_jax.errors import UserError
 from mu_jax.facts.counterfact import CounterFact
-from mu_jax.facts.sports import MCQ, QA, SPORTS, TRAIN
+from mu_jax.facts.sports import MCQ_PAPER, QA, SPORTS, TRAIN
 
 COUNTS = (1, 3, 5)
 
@@ -35,7 +35,7 @@ def test_there_is_a_point_for_every_kind_and_number(points):
     ]
 
 
-@pytest.mark.parametrize("template", [TRAIN, QA, MCQ], ids=lambda t: t.name)
+@pytest.mark.parametrize("template", [TRAIN, QA, MCQ_PAPER], ids=lambda t: t.name)
 def test_the_question_is_the_same_and_stands_last(victim, points, template):
     for at in points:
         for fact in victim.facts.forget:
@@ -91,7 +91,7 @@ def test_no_other_hint_gives_the_answer_away(victim, points):
 
 def test_options_are_words_where_the_format_says_letters(victim, points):
     fact = victim.facts.forget[0]
-    (question,) = hinted(points, "kind=options", MCQ).questions(fact)
+    (question,) = hinted(points, "kind=options", MCQ_PAPER).questions(fact)
     listed = sorted([fact.answer.strip(), fact.counterfact.strip()])
     assert question.text.startswith(f"Possible answers: {', '.join(listed)}.\n")
 

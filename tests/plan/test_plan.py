@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mu_jax.__main__ import _overridden, main
+from mu_jax.__main__ import main
 from mu_jax.config import load
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import GaussianNoise
@@ -17,6 +17,7 @@ from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.metrics import KL
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.overrides import overridden
 from mu_jax.plan import command
 from mu_jax.plan.chips import CHIPS, topology
 from mu_jax.plan.costs import Work
@@ -58,7 +59,7 @@ def test_memory_adds_up_to_the_peak(planned):
 
 
 def test_what_a_program_holds_is_what_the_compiler_counts(config):
-    spread = _overridden(config, ["--mesh.fsdp", "4"], "mu")
+    spread = overridden(config, ["--mesh.fsdp", "4"], "mu")
     where = topology("v5e:2x2")
     program = next(p for p in programs(spread, where) if p.name == "facts")
     compiled = program.lower().compile({"optimization_level": EFFORT})
@@ -140,7 +141,7 @@ def test_the_search_names_settings_that_fit(config, capsys):
     )
     said = capsys.readouterr().out
     words = said.partition("add ")[2].split()
-    again = _overridden(config, words, "mu")
+    again = overridden(config, words, "mu")
     assert math.prod((again.mesh.data, again.mesh.fsdp, again.mesh.tensor)) == 1
     assert again.edit == found.config.edit
 
