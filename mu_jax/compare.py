@@ -2,7 +2,7 @@
 
 A line a run and model, so that runs of other facts, budgets or models stand side by
 side. Runs that are the same but for seeds are one run with several seeds: their values
-are pooled. Models of runs that forgot the same facts are compared in pairs.
+are pooled. Models of runs that split the same facts alike are compared in pairs.
 """
 
 import argparse
@@ -36,9 +36,9 @@ class Group(NamedTuple):
     table: Table
 
     @property
-    def forgotten(self) -> tuple[str, ...]:
-        """The ids of the forgotten facts."""
-        return tuple(fact.id for fact in self.runs[0].read_facts().forget)
+    def asked(self) -> list[tuple[str, str]]:
+        """What its models were asked: the facts of every split, in order."""
+        return [(k.split, k.fact.id) for k in self.runs[0].read_facts().known]
 
 
 def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
@@ -126,7 +126,7 @@ def _lines(groups: Sequence[Group]) -> Grid:
     wanted, names = [*measures(every), depth(every)], attacks.names(every)
     lines: list[tuple[Entry, ...]] = []
     for group in groups:
-        facts = str(len(group.forgotten))
+        facts = str(sum(split == "forget" for split, _ in group.asked))
         for model in group.table.models:
             after = [Attacked(group.table, name, model) for name in names]
             lines.append(
@@ -173,6 +173,6 @@ def _pairs(groups: Sequence[Group]) -> Iterator[Pair]:
         return
     first, left = sides[0]
     for group, right in sides[1:]:
-        if group.forgotten == first.forgotten:
+        if group.asked == first.asked:
             name = f"{first.name}: {left.model} - {group.name}: {right.model}"
             yield Pair(name, left, right)

@@ -139,10 +139,7 @@ class RunDir:
         self.write_rows([*kept, *rows])
 
     def read_rows(self) -> list[Row]:
-        build = lambda line: Row(
-            **{**line, "values": tuple(map(float, line["values"]))}
-        )
-        return list(self.read_lines("evals.jsonl", "evaluate", build))
+        return list(self.read_lines("evals.jsonl", "evaluate", _row))
 
     # ---- stamps: which settings an artefact was made with
 
@@ -279,6 +276,18 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UserError(f"the name {name!r}", "letters, digits, '.', '_' and '-'")
     return name
+
+
+def _row(line: Mapping[str, Any]) -> Row:
+    values = tuple(map(float, line["values"]))
+    row = Row(**{**line, "values": values})
+    texts = (row.model, row.eval, row.split, row.prompt, row.metric, row.at)
+    numbers = (row.mean, row.low or 0, row.high or 0, row.n, row.seed)
+    if not all(isinstance(text, str) for text in (*texts, row.budget, row.note)):
+        raise ValueError("a name that is no text")
+    if not all(isinstance(x, int | float) for x in numbers) or row.n != len(values):
+        raise ValueError(f"{len(values)} values of n = {row.n!r} facts")
+    return row
 
 
 def _fact(line: Mapping[str, Any]) -> Fact:

@@ -16,6 +16,7 @@ import pytest
 
 from mu_jax.__main__ import main
 from mu_jax.config import load
+from mu_jax.evals import EVALS
 from mu_jax.report import figures
 from mu_jax.run_dir import RunDir
 from mu_jax.types import Row
@@ -285,7 +286,7 @@ def test_every_line_of_evals_has_its_provenance(finished):
     rows = rows_of(run)
     assert all(row.keys() >= KEYS for row in rows)
     assert {row["model"] for row in rows} == {"unedited", *SELECTIONS}
-    assert {row["eval"] for row in rows} == {"recall", "text"}
+    assert {row["eval"] for row in rows} == set(EVALS)
     where = [
         tuple(row[k] for k in sorted(KEYS - {"values", "mean", "low", "high", "n"}))
         for row in rows
@@ -312,14 +313,21 @@ def test_every_number_of_the_first_table_is_in_evals(finished):
     rows, seen = rows_of(run), 0
     for model, _, *cells in body:
         for title, cell in zip(header[2:], cells, strict=True):
-            kind, _, prompt = title.partition(": ")
-            split, metric = where.get(kind, ("heldout", "loss"))
+            name, _, n = title.partition(" (n=")
+            kind, _, prompt = name.partition(": ")
+            other = {"text loss": "loss", "text KL": "kl"}
+            split, metric = where.get(kind, ("heldout", other.get(kind)))
+            if cell == "-":
+                assert (model, kind) == ("unedited", "text KL")
+                continue
             (row,) = [
                 r
                 for r in rows
                 if (r["model"], r["split"], r["metric"]) == (model, split, metric)
                 and r["prompt"] == (prompt or "text")
+                and r["eval"] in ("recall", "text")
             ]
+            assert str(row["n"]) == n.rstrip(")")
             assert cell == (f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
             seen += 1
     assert seen >= len(body)
@@ -495,16 +503,19 @@ def test_the_report_shows_what_every_localizer_found(cities):
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
         "Selections compared",
+        "The paper&#39;s metrics",
+        "Differences, in pairs",
+        "Latent knowledge",
+        "In their own words",
         "Who writes the answer, and what feeds them",
         "What the output depends on",
         "What restores the answer",
         "The circuit",
-        "Does the edit carry over to other formats?",
         "The edits",
         "How well attribution predicts tracing",
         "Everything measured",
     ]
-    assert text.count("data:image/png;base64,") == 1 + 2 + 2 + 1 + 2
+    assert text.count("data:image/png;base64,") == 1 + 1 + 1 + 2 + 2 + 1 + 1
     assert "### How well attribution" in (cities[1] / "report.md").read_text()
 
 

@@ -34,10 +34,10 @@ def run(tmp_path, tiny):
     """A run with two edits, as far as an export looks at one."""
     config = runpy.run_path("configs/tiny.py")["get_config"]()
     made = Run(config, RunDir(tmp_path / "run"), Console(io.StringIO()))
-    made.__dict__["model"] = tiny
     for seed, (name, chosen) in enumerate(CHOSEN.items()):
         selection = dataclasses.replace(chosen(None, tiny.sizes), name=name)
         made.dir.write_selection(selection)
+        made.dir.write_edited(selection)
         rng, params = np.random.default_rng(seed), {}
         for label, array in tiny.selected(selection).items():
             plain = np.asarray(array.unwrap(*array.named_shape))

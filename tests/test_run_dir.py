@@ -36,7 +36,7 @@ ROWS = [
         1 / 3,
         0.2,
         0.4,
-        9,
+        2,
         note="why",
     ),
     Row("flu", "text", "heldout", "text", "loss", (2.5,), 2.5, None, None, 1),

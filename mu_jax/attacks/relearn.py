@@ -53,7 +53,7 @@ class Relearn:
 
     how: Literal["lora", "full"] = "lora"
     data: Literal["half", "related", "retain"] = "half"
-    rates: tuple[float, ...] = (3e-4, 1e-3)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     steps: int = 20
     score_at: tuple[int, ...] = (10, 20)
     rank: int = 16

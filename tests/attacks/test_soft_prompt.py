@@ -79,7 +79,7 @@ def test_an_attack_that_ended_trains_nothing(prey, soft, attacked):
 
 def test_what_is_taught_becomes_likelier_step_by_step(prey, soft, prompts):
     learner, losses = soft.begin(prey.model, [0, 0]), []
-    for _ in range(8):
+    for _ in range(14):
         said = soft.asking(prey.model, learner)(prompts, 0)
         losses.append(float(Truth()(said, prompts)))
         learner = soft.learn(prey.model, learner, prompts)

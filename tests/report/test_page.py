@@ -57,7 +57,7 @@ def filled(path, config=CONFIG, evil="fine", scores=ALL) -> RunDir:
     run.write_lines("samples.jsonl", said)
     note = f"not informative: {evil}"
     run.write_rows(
-        Row(*where, (0.5,), 0.5, 0.4, 0.6, 8, note=note if prompt == "mcq" else "")
+        Row(*where, (0.5,) * 8, 0.5, 0.4, 0.6, 8, note=note if prompt == "mcq" else "")
         for model in models
         for split in splits
         for prompt in FORMATS
