@@ -37,7 +37,7 @@ class Perturb:
     """One vector in the stream, found by projected gradient ascent.
 
     Attributes:
-      layers: where; by default three, spread over the depth.
+      layers: where; by default two, spread over the depth.
       epsilons: norms of the vector, as shares of the stream's mean norm at its layer.
       steps: of the ascent.
       step: length of the first one, as a share of the norm allowed.
@@ -45,7 +45,7 @@ class Perturb:
     """
 
     layers: tuple[int, ...] | None = None
-    epsilons: tuple[float, ...] = (0.01, 0.03)
+    epsilons: tuple[float, ...] = (0.03,)
     steps: int = 10
     step: float = 0.5
     rows: int = 32
@@ -75,7 +75,7 @@ class Perturb:
         )
         scoring = Scoring(name, victim, budget, victim.scored, journal)
         scoring.baselines()
-        model, layers = victim.model, spread(victim.model, self.layers, 3)
+        model, layers = victim.model, spread(victim.model, self.layers, 2)
         points = [(layer, eps) for layer in layers for eps in self.epsilons]
         norms = None
         for done, (layer, eps) in enumerate(points):
