@@ -4,11 +4,12 @@ Latent adversarial perturbation (Sheshadri et al. 2024, arXiv 2407.15549), turne
 a defence into a probe, and the same for all prompts: a vector v is added to the stream
 after a layer, at every position behind the shared prefix. Projected gradient ascent,
 
-    v  <-  P(v + step * R * g / |g|),     g = d/dv mean over taught facts of log p(true)
+    v  <-  P(v + s_t * R * g / |g|),     g = d/dv mean over taught facts of log p(true)
 
-from v = 0, where P keeps |v| <= R = epsilon * (mean norm of the stream there). Scored
-on facts it has never seen, so that it cannot say each answer by itself: what rises only
-with the twins is a push towards an answer, not towards a fact.
+from v = 0, where P keeps |v| <= R = epsilon * (mean norm of the stream there) and the
+step s_t falls to 0 in a straight line: with one that stays, v jumps about its goal and
+ends where all prompts have the same answer. Scored on facts it has never seen: what
+rises only together with the twins is a push towards an answer, not towards a fact.
 """
 
 import dataclasses
@@ -36,17 +37,17 @@ class Perturb:
     """One vector in the stream, found by projected gradient ascent.
 
     Attributes:
-      layers: where; by default three, spread over the depth.
+      layers: where; by default two, spread over the depth.
       epsilons: norms of the vector, as shares of the stream's mean norm at its layer.
       steps: of the ascent.
-      step: length of one, as a share of the norm allowed.
+      step: length of the first one, as a share of the norm allowed.
       rows: at most this many taught facts are climbed on.
     """
 
     layers: tuple[int, ...] | None = None
-    epsilons: tuple[float, ...] = (0.01, 0.03)
+    epsilons: tuple[float, ...] = (0.03,)
     steps: int = 10
-    step: float = 0.25
+    step: float = 0.5
     rows: int = 32
 
     def __post_init__(self):
@@ -74,7 +75,7 @@ class Perturb:
         )
         scoring = Scoring(name, victim, budget, victim.scored, journal)
         scoring.baselines()
-        model, layers = victim.model, spread(victim.model, self.layers, 3)
+        model, layers = victim.model, spread(victim.model, self.layers, 2)
         points = [(layer, eps) for layer in layers for eps in self.epsilons]
         norms = None
         for done, (layer, eps) in enumerate(points):
@@ -107,7 +108,8 @@ class Perturb:
         model, asked = victim.model, self._prompts(victim)
         prefix = shared_prefix(asked)
         found = np.zeros(model.spec.embedding, np.float32)
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            share = self.step * (1 - step / self.steps)
             found = climb(
                 model.network,
                 model.params,
@@ -115,7 +117,7 @@ class Perturb:
                 np.int32(layer),
                 found,
                 np.float32(radius),
-                np.float32(self.step),
+                np.float32(share),
                 prefix,
             )
         return fetch(found)

@@ -6,8 +6,10 @@ Directions first measured with edits of 14 steps on 16 facts, over seeds (README
 import numpy as np
 import pytest
 
+from mu_jax.attacks.perturb import Perturb
 from mu_jax.attacks.quantize import Quantize
 from mu_jax.attacks.relearn import Relearn
+from mu_jax.attacks.restore import Restore
 from mu_jax.attacks.victim import Victim
 from mu_jax.facts.invented import twins
 from mu_jax.facts.sports import TRAIN, Sports
@@ -70,3 +72,32 @@ def test_rounding_to_four_bits_brings_little_back(victims):
         assert np.abs(gain) < 0.2, name
         broken = found["bits=4 original", "heldout"]
         assert broken < found["original", "heldout"]  # it harms the original too
+
+
+def test_rounding_whole_channels_reveals_something_of_the_late_edit_only(victims):
+    attack = Quantize(bits=(4,), group=None)
+    found = {name: measured(attack, victim) for name, victim in victims.items()}
+    gain = lambda name, split: (
+        found[name]["bits=4", split] - found[name]["before", split]
+    )
+    assert gain("late", "forget") > 0.05 > gain("late", "never_knew")
+    assert found["lookup"]["bits=4", "forget"] < 0.2
+
+
+def test_one_small_vector_brings_back_what_the_late_edit_hides(victims):
+    attack, at = Perturb(layers=(9,), epsilons=(0.03,)), "layer=9 eps=0.03"
+    found = {name: measured(attack, victim) for name, victim in victims.items()}
+    late, lookup = found["late"], found["lookup"]
+    assert late[at, "forget"] > late["before", "forget"] + 0.2
+    assert late[at, "forget"] > late[at, "never_knew"] + 0.2  # remembered, not guessed
+    assert lookup[at, "forget"] < lookup[at, "never_knew"] + 0.1
+
+
+def test_two_layers_undo_the_lookup_edit_and_no_one_layer_the_late_one(victims):
+    lookup = measured(Restore(groups=("below",)), victims["lookup"])
+    assert lookup["layers<=2", "forget"] < 0.4
+    assert lookup["layers<=3", "forget"] > 0.6
+    assert lookup["layers<=6", "forget"] == lookup["original", "forget"]
+    late = measured(Restore(groups=("layer",)), victims["late"])
+    each = [late[f"layer={layer}", "forget"] for layer in range(13, 18)]
+    assert late["before", "forget"] < min(each) <= max(each) < 0.6

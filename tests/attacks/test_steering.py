@@ -160,7 +160,13 @@ def test_the_vector_stays_in_its_ball_and_raises_what_it_climbs(victim, taught, 
     assert scores[0] < scores[1] < scores[2]
 
 
-def test_norms_are_those_of_real_tokens_behind_the_prefix(victim, taught):
+def test_norms_are_those_of_real_tokens_behind_the_prefix(victim):
+    long = dataclasses.replace(victim.facts.known[0].fact, subject="Ann B C D Long")
+    known = (dataclasses.replace(victim.facts.known[0], fact=long),)
+    facts = dataclasses.replace(victim.facts, known=(*known, *victim.facts.known[1:]))
+    victim = dataclasses.replace(victim, facts=facts, seed=1)
+    assert long in victim.taught
+    taught = victim.prompts(victim.taught)[0]
     found = Perturb().norms(victim)
     prefix = shared_prefix(taught)
     resid = np.asarray(victim.model.run(taught, read=("resid",)).reads["resid"])
