@@ -37,6 +37,7 @@ from mu_jax.edits.staged import Sequential as Sequential
 # What the edit did.
 from mu_jax.evals.recall import Recall as Recall
 from mu_jax.evals.depth import UnlearningDepth as UnlearningDepth
+from mu_jax.evals.distance import WeightDistance as WeightDistance
 from mu_jax.evals.lens import LogitLens as LogitLens
 from mu_jax.evals.probes import LatentProbes as LatentProbes
 from mu_jax.evals.samples import Samples as Samples

@@ -154,7 +154,8 @@ def _command(argv: list[str], console: Console) -> int:
     config = overridden(configs.load(target), rest, f"mu {stage} {target}")
     runs = Path(options.get("--runs", "runs"))
     path = Path(target) if Path(target).is_dir() else runs / config.name
-    run = Run(config, RunDir(path), console, "--force" in options, options)
+    only = {name: options[name] for name in ("--edit", "--attack") if name in options}
+    run = Run(config, RunDir(path), console, "--force" in options, only)
     with _compiling(config), run.preemption.watched():
         if _SEVERAL & options.keys():
             run.meet()

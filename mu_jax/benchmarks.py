@@ -1,17 +1,16 @@
 """`mu harness`: standard benchmarks of a run's models, put beside its other rows."""
 
-import argparse
 import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals.harness import NAME, Harness, Loaded
+from mu_jax.overrides import Parser
 from mu_jax.report import terminal
 from mu_jax.report.benchmarks import scores
 from mu_jax.report.tables import Table
@@ -90,13 +89,8 @@ def main(args: list[str], console: Console) -> None:
     show(run, rows, named if set(named) == set(harness.tasks) else ())
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"mu harness: {message}", USAGE)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("mu harness", description=__doc__, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser("harness", USAGE, __doc__)
     parser.add_argument("run", metavar="RUN", help="the directory of a run with edits")
     parser.add_argument(
         "--tasks", required=True, help="of lm-eval, with commas: hellaswag,sciq"

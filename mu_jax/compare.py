@@ -5,16 +5,17 @@ side. Runs that are the same but for seeds are one run with several seeds: their
 are pooled. Models of runs that split the same facts alike are compared in pairs.
 """
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from mu_jax import config as configs
 from mu_jax.console import Console
 from mu_jax.errors import UserError
+from mu_jax.overrides import Parser
+from mu_jax.records import encode
 from mu_jax.report import attacks, terminal
 from mu_jax.report.attacks import Attacked
 from mu_jax.report.differences import Pair, Side, in_pairs
@@ -58,7 +59,7 @@ def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
 
 def main(args: list[str], console: Console) -> None:
     """Runs the command; see USAGE."""
-    parser = _Parser("mu compare", description=__doc__, allow_abbrev=False)
+    parser = Parser("compare", USAGE, __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directories")
     parser.add_argument("--json", action="store_true", help="to standard output")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables there too")
@@ -72,11 +73,6 @@ def main(args: list[str], console: Console) -> None:
         target = Path(said.markdown)
         text = "\n".join(grid.markdown() for grid in grids)
         RunDir(target.absolute().parent).write_text(target.name, text)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"mu compare: {message}", USAGE)
 
 
 def _groups(paths: Sequence[Path]) -> Iterator[Group]:
@@ -93,7 +89,7 @@ def _groups(paths: Sequence[Path]) -> Iterator[Group]:
             raise UserError(
                 f"{path} has no evaluations", "some", f"run: mu evaluate {path}"
             )
-        same = json.dumps(_unseeded(configs.encode(config)), sort_keys=True)
+        same = json.dumps(_unseeded(encode(config)), sort_keys=True)
         found.setdefault(same, []).append(run)
     names = [runs[0].path.name for runs in found.values()]
     for name, runs in zip(names, found.values(), strict=True):

@@ -1,15 +1,32 @@
-"""Settings from the command line: `--dotted.override value` on top of a config."""
+"""Words from the command line: of commands, and settings on top of a config.
 
+mu compare RUN... --json                 `Parser`
+mu edit RUN --edit.steps 20              `overridden`
+"""
+
+import argparse
 import contextlib
 import dataclasses
 import difflib
 import io
 import re
+from typing import NoReturn
 
 import tyro
 
 from mu_jax.config import Config
 from mu_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command that has words of its own; what is wrong is a UserError."""
+
+    def __init__(self, command: str, usage: str, doc: str | None):
+        super().__init__(f"mu {command}", description=doc, allow_abbrev=False)
+        self._said = usage
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}", self._said)
 
 
 def overridden(config: Config, args: list[str], prog: str) -> Config:

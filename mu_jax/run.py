@@ -18,7 +18,8 @@ import jax
 
 from mu_jax import distributed
 from mu_jax.checkpoints import edits
-from mu_jax.config import Config, encode
+from mu_jax.checkpoints.snapshots import SnapshotFolder
+from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.edits.covariance_files import MomentFolder
 from mu_jax.errors import UserError
@@ -26,6 +27,7 @@ from mu_jax.journal import Journal
 from mu_jax.load import load
 from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
+from mu_jax.records import encode
 from mu_jax.run_dir import RunDir
 from mu_jax.sharding import Layout
 from mu_jax.types import UNEDITED, Edit
@@ -129,6 +131,7 @@ class Run:
         """
         inputs = [_digest(p) for p in (self.config.facts.path, self.config.text.path)]
         everything = [encode(self.config), inputs, self.versions, self.force]
+        everything.append(dict(self.only))
         distributed.same(json.dumps(everything, sort_keys=True), "settings or files")
         self.dir.check_shared()
 
@@ -143,6 +146,16 @@ class Run:
         if self.force:
             journal.clear()
         return journal
+
+    def snapshots(self, artefact: str) -> SnapshotFolder:
+        """Where an edit or a mask goes on if it is interrupted."""
+        return SnapshotFolder(
+            self.dir.path / artefact / "state",
+            self.fingerprint(artefact),
+            self.config.save_every,
+            self.preemption,
+            self.console.say,
+        )
 
     def chosen(self, option: str, names: Iterable[str]) -> list[str]:
         """Those of `names` that the command line's option asks for; by default all.
@@ -259,9 +272,12 @@ class Run:
         Facts, scores and selections: what does not depend on how they are edited.
         """
         files: dict[str, tuple[str, ...]] = {"facts": ("asked.jsonl", "facts.jsonl")}
-        for kind in ("scores", "selections"):
-            for name in getattr(self.config, _NAMED[kind]):
-                files[f"{kind}/{name}"] = (f"{kind}/{name}.json",)
+        named = {
+            "scores": self.config.localizers,
+            "selections": self.config.selections,
+        }
+        for kind, names in named.items():
+            files |= {f"{kind}/{name}": (f"{kind}/{name}.json",) for name in names}
         stamps = other.stamps()
         for artefact, names in files.items():
             same = stamps.get(artefact) == self.fingerprint(artefact)
@@ -276,10 +292,6 @@ class Run:
         for path in filter(None, (self.config.facts.path, self.config.text.path)):
             stamps[f"file {path}"] = self.contents(path)
         self.dir.stamp(stamps)
-
-
-_NAMED = {"scores": "localizers", "selections": "selections"}
-"""The setting that names the artefacts of a kind."""
 
 
 def _digest(path: str | None) -> str:

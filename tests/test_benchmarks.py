@@ -11,11 +11,11 @@ import pytest
 from mu_jax.__main__ import main
 from mu_jax.benchmarks import benchmark
 from mu_jax.checkpoints import edits
-from mu_jax.config import encode
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals.harness import Harness
 from mu_jax.model.params import name_axes
+from mu_jax.records import encode
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.selectors import Layers

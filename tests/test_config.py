@@ -8,7 +8,7 @@ import pytest
 
 from mu_jax import stages
 from mu_jax.__main__ import main
-from mu_jax.config import Config, Localizer, Source, decode, encode, load, read
+from mu_jax.config import Config, Localizer, Source, load, read
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import GaussianNoise, RandomTokens
 from mu_jax.facts.counterfact import CounterFact
@@ -18,6 +18,7 @@ from mu_jax.localizers.metrics import KL, LogitDiff, Probability
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.records import decode, encode
 from mu_jax.selectors import (
     AllMLPs,
     FactLookup,

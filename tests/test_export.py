@@ -15,11 +15,11 @@ from mu_jax.checkpoints import delta, delta_file, edits
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.huggingface.names import tensors
 from mu_jax.checkpoints.official import directory as official_dir
-from mu_jax.config import encode
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.export import export, write
 from mu_jax.model.params import name_axes
+from mu_jax.records import encode
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.selectors import Layers

@@ -25,14 +25,8 @@ from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
-from mu_jax.model.params import ATTENTION, MLP, Named
+from mu_jax.model.params import ATTENTION, MLP, Named, summed
 from mu_jax.types import Progress, Row, Tensor, silent
-
-_INPUTS = {
-    "attention/output": ("head_groups", "query_heads", "projection"),
-    "mlp/down": ("neurons",),
-}
-"""The axes that a matrix sums over, where they are not `embedding`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +109,7 @@ def _matrix(
     array: Named, label: str, bits: Float[Tensor, ""], group: int | None
 ) -> pz.nx.NamedArray:
     """A parameter, rounded along the axes that it sums over."""
-    axes, inputs = list(array.named_shape), _INPUTS.get(label, ("embedding",))
+    axes, inputs = list(array.named_shape), summed(label)
     outputs = [axis for axis in axes if axis not in inputs]
     value = array.unwrap(*outputs, *inputs)
     flat = value.reshape(*value.shape[: len(outputs)], -1)

@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mu_jax import distributed
-from mu_jax.edits.descent import State
+from mu_jax.edits.editor import State
 from mu_jax.errors import UserError
 from mu_jax.preemption import Preempted, Preemption
 
@@ -34,7 +34,7 @@ _ANEW = "delete it, and the edit starts anew"
 
 
 class SnapshotFolder:
-    """Snapshots (`edits.descent.Snapshots`) of one edit, in the folder `path`.
+    """Snapshots (`edits.editor.Snapshots`) of one edit, in the folder `path`.
 
     Args:
       fingerprint: of the edit's settings; snapshots made with others do not count.

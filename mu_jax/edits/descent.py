@@ -16,7 +16,7 @@ import functools
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from penzai import pz
 
 from mu_jax.edits.batches import draw
+from mu_jax.edits.editor import Record, Snapshots, State
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import concatenate, shared_prefix
 from mu_jax.model.model import Model
@@ -45,62 +46,8 @@ class Batch(NamedTuple):
     text: Int[Tensor, "batch seq"]
 
 
-class State(NamedTuple):
-    """What a step changes: the trained variables (float32) and the optimiser's state.
-
-    `edited` are the selected tensors themselves, unless the descent says otherwise.
-    """
-
-    edited: Params
-    optimizer: Any
-
-
 Rate = Float[np.ndarray, ""] | dict[str, Named]
 """A learning rate: one for all, or for each variable one a layer, 0 where frozen."""
-
-Record = dict[str, float]
-"""Of one step: losses before its update (nats), gradient norm, seconds."""
-
-
-class Snapshots(Protocol):
-    """Where a running edit leaves its state, to be taken up after an interruption."""
-
-    def restore(self, like: State) -> tuple[State, list[Record]] | None:
-        """The newest snapshot and the records of the steps before it, if there is one.
-
-        It lies on the devices as `like` does.
-        """
-
-    def save(self, state: State, history: list[Record]) -> None:
-        """Offers the state after `len(history)` steps; keeps it if one is due."""
-
-
-class Editor(Protocol):
-    """A way to edit a selection: the gradient edit, or a baseline beside it."""
-
-    def __call__(
-        self,
-        model: Model,
-        selection: Selection,
-        forget: Prompts,
-        keep: Prompts,
-        text: Int[np.ndarray, "rows seq"],
-        progress: Progress = silent,
-        snapshots: Snapshots | None = None,
-    ) -> Edit:
-        """Edits tensors of `selection`; `model` stays as it is.
-
-        Args:
-          forget: prompts whose answers are to change.
-          keep: prompts whose answers are retained, as wide as `forget`.
-          text: sequences of general text, BOS first.
-          snapshots: taken up where one is, and offered every step.
-
-        Returns:
-          New values, in float32, of those selected tensors that it changes, and one
-          record a step.
-        """
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,12 +17,8 @@ from penzai import pz
 
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
-from mu_jax.model.params import Params, take
+from mu_jax.model.params import Params, summed, take
 from mu_jax.types import Selection
-
-_READS = {"attention/output": ("head_groups", "query_heads", "projection")}
-_READS |= {"mlp/down": ("neurons",)}
-"""The axes that a matrix reads; by default the residual stream."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +43,7 @@ class LoRA(GradientEdit):
         rng, out = np.random.default_rng(self.seed), {}
         for label, layers in selection.tensors:
             shape = {**params[label].named_shape, "layer": len(layers)}
-            reads = _READS.get(label, ("embedding",))
+            reads = summed(label)
             head = {"layer": len(layers), "rank": self.rank}
             ins = head | {axis: shape[axis] for axis in reads}
             outs = head | {a: n for a, n in shape.items() if a not in (*reads, "layer")}

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from mu_jax.edits import down
 from mu_jax.edits.covariance import Covariance, Inverse, Moments
-from mu_jax.edits.descent import Snapshots, State
-from mu_jax.edits.subjects import Subjects, align, look
+from mu_jax.edits.editor import Snapshots, State
+from mu_jax.edits.subjects import Subjects, align, check, look
 from mu_jax.edits.values import Value
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
@@ -61,11 +61,7 @@ class MEMIT:
     def __post_init__(self):
         if self.weight <= 0:
             raise UserError(f"memit.weight = {self.weight}", "more than 0")
-        if self.contexts < 0 or self.context_length < 1:
-            raise UserError(
-                f"{self.contexts} contexts of {self.context_length} tokens",
-                "0 contexts or more, of at least 1 token",
-            )
+        check(self.contexts, self.context_length)
 
     def __call__(
         self,

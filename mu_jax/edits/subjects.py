@@ -39,6 +39,15 @@ class Subjects(NamedTuple):
         return network.layout.rows(rows) if network.layout else rows
 
 
+def check(contexts: int, length: int) -> None:
+    """Raises UserError for contexts that cannot be."""
+    if contexts < 0 or length < 1:
+        raise UserError(
+            f"{contexts} contexts of {length} tokens",
+            "0 contexts or more, of at least 1 token",
+        )
+
+
 def align(
     asked: Prompts, text: Int[np.ndarray, "rows seq"], contexts: int, length: int
 ) -> Subjects:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from mu_jax.edits.descent import Snapshots
+from mu_jax.edits.editor import Snapshots
 from mu_jax.edits.mask import WeightMask, scattered, zeroed
 from mu_jax.errors import UserError
 from mu_jax.evals import recall

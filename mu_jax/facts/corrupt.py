@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mu_jax.errors import UserError
-from mu_jax.facts.templates import Single, find
+from mu_jax.facts.templates import Single, renamed
 from mu_jax.facts.tokens import prompts
 from mu_jax.types import Fact, Prompts, Question, Tokenizer
 
@@ -74,7 +74,7 @@ class OtherSubject:
             ]
             start = rng.integers(len(others)) if others else 0
             for other in (*others[start:], *others[:start]):
-                asked = template(_about(other.subject, fact))
+                asked = template(renamed(fact, other.subject))
                 if _shape(asked, tokenizer) == wanted[1]:
                     return asked
             return None
@@ -115,7 +115,7 @@ class RandomTokens:
             wanted = _shape(template(fact), tokenizer)
             for _ in range(self.tries):
                 words = [_word(rng) for _ in range(sum(wanted))]
-                asked = template(_about(" ".join(words), fact))
+                asked = template(renamed(fact, " ".join(words)))
                 if _shape(asked, tokenizer) == wanted:
                     return asked
             return None
@@ -173,19 +173,6 @@ def _pair(
     kept, clean, other = zip(*found, strict=True)
     both = [prompts(side, tokenizer, length=length) for side in (clean, other)]
     return Pair(both[0], both[1], list(kept))
-
-
-def _about(subject: str, fact: Fact) -> Fact:
-    """`fact` asked of another subject; its answers stay."""
-    start = find(fact.prompt, fact.subject)
-    if start is None:
-        raise UserError(
-            f"the subject {fact.subject!r} is not found in {fact.prompt[:40]!r}",
-            "the subject inside the prompt",
-            "correct the fact",
-        )
-    text = fact.prompt[:start] + subject + fact.prompt[start + len(fact.subject) :]
-    return dataclasses.replace(fact, subject=subject, prompt=text)
 
 
 def _shape(question: Question, tokenizer: Tokenizer) -> tuple[bool, ...]:

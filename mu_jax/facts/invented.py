@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mu_jax.errors import UserError
 from mu_jax.facts.reversed import initial
-from mu_jax.facts.templates import find
+from mu_jax.facts.templates import renamed
 from mu_jax.types import Fact
 
 _ENOUGH = 3  # subjects, for names that sound like theirs
@@ -72,19 +72,9 @@ def twin(fact: Fact, subject: str) -> Fact:
     """
     whole = re.compile(rf"(?<!\w){re.escape(fact.subject)}(?!\w)")
     about = lambda text: whole.sub(lambda _: subject, text)
-    start = find(fact.prompt, fact.subject)
-    if start is None:
-        raise UserError(
-            f"the subject {fact.subject!r} is not found in {fact.prompt[:40]!r}",
-            "the subject inside the prompt",
-            "correct the fact",
-        )
-    stop = start + len(fact.subject)
     return dataclasses.replace(
-        fact,
+        renamed(fact, subject),
         id=f"{fact.id}/twin",
-        subject=subject,
-        prompt=fact.prompt[:start] + subject + fact.prompt[stop:],
         paraphrases=tuple(about(t) for t in fact.paraphrases if whole.search(t)),
         neighbours=(),
     )

@@ -38,6 +38,16 @@ Params = dict[str, Named]
 ATTENTION = ("attention/query", "attention/key", "attention/value", "attention/output")
 MLP = ("mlp/gate", "mlp/up", "mlp/down")
 
+_SUMMED = {
+    "attention/output": ("head_groups", "query_heads", "projection"),
+    "mlp/down": ("neurons",),
+}
+
+
+def summed(label: str) -> tuple[str, ...]:
+    """The axes over which a matrix multiplies what it reads; tables are read too."""
+    return _SUMMED.get(label, ("embedding",))
+
 
 def shapes(spec: Spec) -> dict[str, dict[str, int]]:
     """The named shape of every parameter of `spec`, axes in storage order."""

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from mu_jax.config import Config
-from mu_jax.edits.descent import Batch, Descent, State, update
+from mu_jax.edits.descent import Batch, Descent, update
+from mu_jax.edits.editor import State
 from mu_jax.evals import recall, utility
 from mu_jax.load import TINY
 from mu_jax.localizers.probes import Probes

@@ -1,6 +1,7 @@
 """Does the fact stay gone? What each attack brings back, at its worst point."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -31,18 +32,18 @@ class Attacked:
     attack: str
     model: str
 
-    @property
+    @functools.cached_property
     def rows(self) -> list[Row]:
         found = [r for r in self.table.of(self.attack) if r.model == self.model]
         return [r for r in found if r.prompt == found[0].prompt and r.metric == METRIC]
 
-    @property
+    @functools.cached_property
     def points(self) -> list[str]:
         """Where on its curve it was scored; not what it did to the unedited model."""
         found = (r.at for r in self.rows if r.at != BEFORE)
         return list(dict.fromkeys(at for at in found if ORIGINAL not in at.split()))
 
-    @property
+    @functools.cached_property
     def worst(self) -> str | None:
         """The point with the largest mean on the forgotten facts; None before any.
 

@@ -1,5 +1,9 @@
 """The stage `attack`."""
 
+import dataclasses
+import functools
+
+from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
 from mu_jax.journal import Journal
 from mu_jax.run import Run
@@ -20,13 +24,14 @@ def attack(run: Run) -> None:
             "an edit and an attack in the config",
             "add some to attacks" if names else "run: mu edit",
         )
-    for kind in attacks:
-        for artefact in run.todo([f"attacks/{kind}/{name}" for name in names]):
-            name = artefact.rpartition("/")[2]
+    for name in names:
+        attacked = functools.cache(lambda name=name: victim(run, name))
+        for artefact in run.todo([f"attacks/{kind}/{name}" for kind in attacks]):
+            kind = artefact.split("/")[1]
             run.console.say(f"  {kind} on {name}")
             journal = run.journal(artefact)
             try:
-                rows = _attacked(run, kind, name, journal)
+                rows = _attack(run, kind, attacked(), journal)
             except UserError as error:
                 if "--attack" in run.only:
                     raise
@@ -37,10 +42,13 @@ def attack(run: Run) -> None:
             journal.finish()
 
 
-def _attacked(run: Run, kind: str, name: str, journal: Journal) -> list[Row]:
+def _attack(run: Run, kind: str, attacked: Victim, journal: Journal) -> list[Row]:
     """The rows of one attack on one model, under every seed."""
-    rows = []
-    for seed in run.config.attack_seeds:
-        how, against = run.config.attacks[kind], victim(run, name, seed)
-        rows += how(against, kind, journal, run.progress)
-    return rows
+    how = run.config.attacks[kind]
+    return [
+        row
+        for seed in run.config.attack_seeds
+        for row in how(
+            dataclasses.replace(attacked, seed=seed), kind, journal, run.progress
+        )
+    ]

@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 
+import numpy as np
+
 from mu_jax.checkpoints import edits
-from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import EditorConfig
-from mu_jax.edits.descent import Record
+from mu_jax.edits.editor import Record
 from mu_jax.edits.memit import MEMIT
 from mu_jax.edits.rome import ROME
 from mu_jax.edits.staged import Sequential
@@ -32,7 +33,7 @@ def edit(run: Run) -> None:
         rest = {}
         if isinstance(how, ROME | MEMIT):
             rest["covariances"] = run.covariances()
-        with contextlib.closing(_snapshots(run, artefact)) as snapshots:
+        with contextlib.closing(run.snapshots(artefact)) as snapshots:
             made = how(
                 run.model,
                 selection,
@@ -82,19 +83,11 @@ def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
     return tuple(out)
 
 
-def _snapshots(run: Run, artefact: str) -> SnapshotFolder:
-    """Where an edit goes on if it is interrupted."""
-    return SnapshotFolder(
-        run.dir.edit(artefact.partition("/")[2]) / "state",
-        run.fingerprint(artefact),
-        run.config.save_every,
-        run.preemption,
-        run.console.say,
-    )
-
-
 def _summary(history: list[Record]) -> str:
-    """How the losses went, in one line."""
+    """How the losses went over the steps, or of all facts written, in one line."""
+    if "loss_after" in history[0]:
+        ends = [np.mean([r[k] for r in history]) for k in ("loss", "loss_after")]
+        return f"loss of the injected answers {ends[0]:.2f} -> {ends[1]:.3f}"
     first, last = history[0], history[-1]
-    terms = [term for term in ("forget", "retain", "text", "loss") if term in first]
-    return ", ".join(f"{t} {first[t]:.2f} -> {last[t]:.3f}" for t in terms[:3])
+    terms = [term for term in ("forget", "retain", "text") if term in first]
+    return ", ".join(f"{t} {first[t]:.2f} -> {last[t]:.3f}" for t in terms)

@@ -1,19 +1,23 @@
 """The stage `evaluate`."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 from mu_jax.evals import EVALS, recall
+from mu_jax.evals.depth import Baseline
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
 from mu_jax.run import Run
 from mu_jax.stages.material import never_knew
-from mu_jax.types import UNEDITED, Facts, Row
+from mu_jax.types import UNEDITED, Fact, Facts, Row
 
 
 def evaluate(run: Run) -> None:
     """Measure the unedited and every edited model."""
     run.need("facts", "facts")
     found = run.dir.read_facts()
+    control = functools.cache(lambda: _control(run, found))
     for artefact in run.todo([f"evals/{n}" for n in (UNEDITED, *run.config.edited)]):
         name = artefact.partition("/")[2]
         run.console.say(f"  measuring {name}")
@@ -21,7 +25,7 @@ def evaluate(run: Run) -> None:
         rows = [
             *_recalled(run, name, model, found),
             *_read(run, name, model),
-            *_latent(run, name, model, found),
+            *_latent(run, name, model, found, control),
         ]
         run.dir.replace_rows(rows, name, EVALS)
         _sample(run, name, model, found)
@@ -52,7 +56,13 @@ def _read(run: Run, name: str, model: Model) -> list[Row]:
     return run.config.text_loss(model, name, heldout, run.progress, original)
 
 
-def _latent(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
+def _latent(
+    run: Run,
+    name: str,
+    model: Model,
+    found: Facts,
+    control: Callable[[], tuple[tuple[Fact, ...], Baseline]],
+) -> list[Row]:
     """What can still be read off its inside."""
     config, train = run.config, run.config.facts.templates[0]
     rows = []
@@ -64,9 +74,19 @@ def _latent(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
     if config.lens:
         rows += config.lens(model, name, found, train, run.progress)
     if config.depth and name != UNEDITED:
-        twins = tuple(never_knew(run, found.forget).values())
-        rows += config.depth(model, name, run.model, found, train, twins, run.progress)
+        twins, baseline = control()
+        rows += config.depth(
+            model, name, run.model, found, train, twins, run.progress, baseline
+        )
     return rows
+
+
+def _control(run: Run, found: Facts) -> tuple[tuple[Fact, ...], Baseline]:
+    """The twins of the forgotten facts, and what the original says in their states."""
+    twins = tuple(never_knew(run, found.forget).values())
+    depth, train = run.config.depth, run.config.facts.templates[0]
+    assert depth  # or nobody asks
+    return twins, depth.baseline(run.model, found, train, twins, run.progress)
 
 
 def _sample(run: Run, name: str, model: Model, found: Facts) -> None:

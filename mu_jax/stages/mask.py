@@ -2,7 +2,6 @@
 
 import contextlib
 
-from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.run import Run
 from mu_jax.stages.evaluate import telling
 from mu_jax.stages.material import training_prompts
@@ -19,14 +18,7 @@ def mask(run: Run) -> None:
         run.need(f"selections/{name}", "select")
         forget, keep = training_prompts(run, found.forget, found.retain)
         text, _ = run.config.text.load(run.model.tokenizer)
-        snapshots = SnapshotFolder(
-            run.dir.path / "masks" / name / "state",
-            run.fingerprint(artefact),
-            run.config.save_every,
-            run.preemption,
-            run.console.say,
-        )
-        with contextlib.closing(snapshots):
+        with contextlib.closing(run.snapshots(artefact)) as snapshots:
             rows = run.config.mask(
                 run.model,
                 run.dir.read_selection(name),

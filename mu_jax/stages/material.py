@@ -34,8 +34,8 @@ def never_knew(run: Run, facts: Sequence[Fact]) -> dict[str, Fact]:
     return {fact.id: twin for fact, twin in zip(facts, made, strict=True)}
 
 
-def victim(run: Run, name: str, seed: int) -> Victim:
-    """The edited model called `name`, for an attacker with this seed."""
+def victim(run: Run, name: str) -> Victim:
+    """The edited model called `name`, as an attacker is given it."""
     edit = run.read_edit(name)
     facts = run.dir.read_facts()
     taken = {k.fact.id for k in facts.known}
@@ -55,7 +55,6 @@ def victim(run: Run, name: str, seed: int) -> Victim:
         twins=never_knew(run, facts.forget),
         templates=tuple(formats(run, run.config.attack_formats)),
         text=text,
-        seed=seed,
     )
 
 
