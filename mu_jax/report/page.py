@@ -99,7 +99,8 @@ def samples(run: RunDir) -> list[dict]:
 def _results(table: tables.Table, edited: dict[str, str]) -> Iterator[Section]:
     """What came of the edits, the most telling first."""
     summary = tables.summary(table, edited)
-    yield Section(summary.title, summary.caption, [figures.transfer(table)], summary)
+    bars = [figures.transfer(table)] if table.direct else []
+    yield Section(summary.title, summary.caption, bars, summary)
     pairs = differences.in_pairs(differences.within(table))
     found = [
         (paper.metrics(table), []),
