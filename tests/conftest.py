@@ -6,6 +6,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -18,6 +19,14 @@ from mu_jax.checkpoints import edits
 from mu_jax.facts.sports import TRAIN
 from mu_jax.testing import tiny_model
 from mu_jax.types import Edit, Scores
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    """Compiled programs are kept for ever: thousands of them take gigabytes."""
+    yield
+    if psutil.Process().memory_info().rss > 5 << 30:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
