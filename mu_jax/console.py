@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 
 class Console:
@@ -42,9 +43,10 @@ class Console:
         self.finish()
         self.rich.rule(f"[bold]{number}/{total} {name}[/]  {why}", align="left")
 
-    def table(self, table: Table) -> None:
+    def show(self, what: Table | Text) -> None:
+        """A table, or a paragraph, wrapped to the terminal's width."""
         self.finish()
-        self.rich.print(table)
+        self.rich.print(what)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A `types.Progress`: what is running, how far it is, how long it will take."""

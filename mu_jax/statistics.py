@@ -2,7 +2,8 @@
 
 Percentile bootstrap, seeded, so that a table made twice is the same table. Where all
 values are 0 or all are 1 there is nothing to resample, and a bootstrap would claim
-certainty: Wilson's interval stands in for it (16 of 16 is .81 to 1).
+certainty: Wilson's interval stands in for it (16 of 16 is .81 to 1), and where 16 pairs
+show no difference at all, it is -.19 to .19.
 """
 
 import functools
@@ -56,7 +57,7 @@ def difference(
     if means[0].shape != means[1].shape:
         raise ValueError(f"{means[0].shape} and {means[1].shape} are not pairs")
     found = means[0] - means[1]
-    low, high = _bootstrap(found[None])
+    low, high = _alike(found) or _bootstrap(found[None])
     return Estimate(float(found.mean()), low, high, len(found))
 
 
@@ -108,6 +109,18 @@ def _bootstrap(
 def _draws(n: int, salt: str = "") -> Int[np.ndarray, "resamples n"]:
     rng = np.random.default_rng([n, len(salt)])
     return rng.integers(n, size=(RESAMPLES, n))
+
+
+def _alike(pairs: Float[np.ndarray, " n"]) -> tuple[float, float] | None:
+    """The interval where all pairs differ by 0, all by 1 or all by -1; None elsewhere.
+
+    Wilson's upper end of 0 in n bounds the share of pairs that may differ otherwise.
+    """
+    c = float(pairs[0])
+    if c not in (-1, 0, 1) or not (pairs == c).all() or len(pairs) == 1:
+        return None
+    _, share = _wilson(np.zeros((1, len(pairs)))) or (0.0, 0.0)
+    return max(c - share, -1.0), min(c + share, 1.0)
 
 
 def _wilson(table: Float[np.ndarray, "seeds n"]) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import runpy
 
 import made_tasks
@@ -46,6 +47,7 @@ def run(tmp_path, tiny):
         Layers(mlp=(1, 2))(None, tiny.sizes), name="attribution"
     )
     made.dir.write_selection(selection)
+    made.dir.write_edited(selection)
     rng, params = np.random.default_rng(0), {}
     for label, array in tiny.selected(selection).items():
         plain = np.asarray(array.unwrap(*array.named_shape))
@@ -117,11 +119,11 @@ def test_the_command(run, folder, capfd):
     path = str(run.dir.path)
     assert main(["harness", path, "--tasks", "mu_both", *options, "--limit", "2"]) == 0
     shown = capfd.readouterr().err
-    assert "mu_both" in shown and "95 % intervals" in shown
-    line = next(
-        line for line in shown.splitlines() if "mu_both" in line and "acc" in line
-    )
-    assert "unedited" in shown and " 4 " in line and "[" in line
+    assert "mu_both" in shown and "95 % intervals" in " ".join(shown.split())
+    assert "mu_both: acc (n=4)" in shown
+    for model in ("unedited", "attribution"):
+        lines = shown[shown.index(f"\n {model} ") :].splitlines()
+        assert re.search(r"0\.\d\d", lines[1]) and re.search(r"\[0\.\d\d, ", lines[2])
     assert len(run.dir.read_rows()) > 1
     for args, message in (
         ([path], "the following arguments are required: --tasks"),

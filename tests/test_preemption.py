@@ -57,7 +57,8 @@ def same_edit(run, other) -> None:
     """The same bits of weights, the same history but for the clock, nothing else."""
     assert small_run.weights(run) == small_run.weights(other)
     assert small_run.history(run) == small_run.history(other)
-    assert small_run.names(run / "edits/top") == ["history.jsonl", "params"]
+    made = ["history.jsonl", "params", "selection.json"]
+    assert small_run.names(run / "edits/top") == made
 
 
 def test_an_edit_killed_anywhere_ends_with_the_same_bits(small, tmp_path):

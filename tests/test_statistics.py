@@ -56,6 +56,17 @@ def test_pairs_are_sharper_than_groups():
     assert estimate(a).low < estimate(b).high  # which groups alone would not show
 
 
+def test_sixteen_equal_pairs_are_not_certainty():
+    same = np.linspace(0, 1, 16)
+    found = difference(same, same)
+    assert found.mean == 0 and found.high == -found.low == pytest.approx(
+        0.194, abs=1e-3
+    )
+    all_gone = difference(np.zeros(16), np.ones(16))
+    assert (all_gone.low, all_gone.high) == pytest.approx((-1, -0.806), abs=1e-3)
+    assert difference(np.ones(1), np.ones(1))[1:3] == (None, None)
+
+
 def test_what_are_no_pairs_is_refused():
     with pytest.raises(ValueError, match="not pairs"):
         difference(np.ones(3), np.ones(4))

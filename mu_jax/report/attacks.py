@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import TypeGuard
 
 import numpy as np
 
@@ -50,9 +51,8 @@ class Attacked:
         Chosen on the facts that it is then reported for, as an attacker would not be
         able to: an upper bound.
         """
-        means = {
-            at: v.mean() for at in self.points if (v := self.values(at)) is not None
-        }
+        found = ((at, self.values(at)) for at in self.points)
+        means = {at: values.mean() for at, values in found if _whole(values)}
         return max(means, key=lambda at: means[at]) if means else None
 
     def measure(self, at: str, split: str = "forget") -> Measure:
@@ -76,7 +76,7 @@ class Attacked:
         """`statistics.recovered` at a point; None where there is nothing to recover."""
         after, control = self.values(at), self.values(at, CONTROL)
         original = self.values(ORIGINAL)
-        if after is None or control is None or original is None:
+        if not (_whole(after) and _whole(control) and _whole(original)):
             return None
         if not after.shape == control.shape == original.shape:
             return None
@@ -134,6 +134,7 @@ def worst_cases(table: Table) -> Grid | None:
             *("recovered", "held-out before", "held-out after", "worst at", "budget"),
         ),
         tuple(lines),
+        heads=2,
     )
 
 
@@ -151,6 +152,7 @@ def every_point(table: Table, attack: str) -> Grid:
         f" {INTERVALS}",
         ("model", "at", "forget", "never knew", "held-out"),
         tuple(lines),
+        heads=2,
     )
 
 
@@ -161,6 +163,11 @@ def gap(left: Attacked, right: Attacked) -> tuple[Values, Values] | None:
     if left.seeds(left.worst) != right.seeds(right.worst):
         return None
     a, b = left.values(left.worst), right.values(right.worst)
-    if a is None or b is None or a.shape != b.shape or not np.isfinite([a, b]).all():
+    if not (_whole(a) and _whole(b)) or a.shape != b.shape:
         return None
     return a, b
+
+
+def _whole(values: Values | None) -> TypeGuard[Values]:
+    """Whether something was measured, and gave numbers: an attack can break a model."""
+    return values is not None and bool(np.isfinite(values).all())

@@ -37,6 +37,7 @@ class Grid:
     Attributes:
       signed: the numbers are differences: they carry a sign, and a star where their
         interval excludes 0.
+      heads: how many columns, the first ones, say what a line is about.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Grid:
     header: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     signed: bool = False
+    heads: int = 1
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -90,19 +92,19 @@ class Grid:
         ]  # fmt: skip
 
     def blocks(self, width: int) -> Iterator[list[int]]:
-        """Columns that fit `width` characters side by side, the first in each block."""
+        """Columns that fit `width` characters side by side, the heads in each block."""
         lines = self.lines()
         sizes = [
             max([_widest(row[i].split("\n")) for row in lines] + [_widest(t.split())])
             for i, t in enumerate(self.titles)
         ]
-        block, used = [0], sizes[0]
-        for i in range(1, len(sizes)):
-            if used + 1 + sizes[i] > width and len(block) > 1:
+        heads = list(range(self.heads))
+        block = heads
+        for i in range(self.heads, len(sizes)):
+            if block != heads and sum(sizes[j] + 1 for j in [*block, i]) > width + 1:
                 yield block
-                block, used = [0], sizes[0]
-            block.append(i)
-            used += 1 + sizes[i]
+                block = heads
+            block = [*block, i]
         yield block
 
     @property

@@ -5,26 +5,24 @@ from rich.table import Table
 from rich.text import Text
 
 from mu_jax.console import Console
-from mu_jax.report.grid import Grid
+from mu_jax.report.grid import Grid, plain
 
 
 def show(grid: Grid, console: Console) -> None:
     """Prints a table, in as many pieces as the terminal's width needs."""
     lines = grid.lines()
-    blocks = list(grid.blocks(console.rich.width))
-    for number, block in enumerate(blocks):
-        last = number == len(blocks) - 1
+    for number, block in enumerate(grid.blocks(console.rich.width)):
         shown = Table(
             title=Text(grid.title) if number == 0 else None,
-            caption=Text(grid.caption) if last else None,
-            caption_justify="left",
+            title_justify="left",
             box=SIMPLE_HEAD,
             padding=0,
             pad_edge=False,
         )
         for i in block:
-            justify = "left" if i == 0 else "right"
+            justify = "left" if i < grid.heads else "right"
             shown.add_column(Text(grid.titles[i]), justify=justify)
         for row in lines:
             shown.add_row(*(Text(row[i]) for i in block))
-        console.table(shown)
+        console.show(shown)
+    console.show(Text(plain(grid.caption), style="dim italic"))

@@ -44,9 +44,9 @@ def _recalled(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
 def telling(run: Run) -> list[Format]:
     """The formats in which the unedited model answers better than a constant would."""
     run.need(f"evals/{UNEDITED}", "evaluate")
-    before = [r for r in run.dir.read_rows() if r.model == UNEDITED]
-    silent = {r.prompt for r in before if r.note and r.eval == "recall"}
-    return [t for t in run.config.facts.templates if t.name not in silent]
+    before = (r for r in run.dir.read_rows() if r.model == UNEDITED)
+    told = {r.prompt for r in before if r.eval == "recall" and not r.note}
+    return [t for t in run.config.facts.templates if t.name in told]
 
 
 def _read(run: Run, name: str, model: Model) -> list[Row]:

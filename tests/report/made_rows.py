@@ -8,9 +8,10 @@ FACTS = 8
 
 
 def row(model, name, metric, mean, **where) -> Row:
-    """Eight facts around a mean."""
-    values = np.clip(mean + np.linspace(-0.1, 0.1, FACTS), 0, 1)
+    """Eight facts around a mean; their twins differ from it the other way round."""
     rest = {"split": "forget", "prompt": "train", **where}
+    away = 0.1 * (-1 if rest["split"] == "never_knew" else 1)
+    values = np.clip(mean + np.linspace(-away, away, FACTS), 0, 1)
     return Row.of(values, model=model, eval=name, metric=metric, **rest)
 
 

@@ -1,8 +1,10 @@
 """What is made of attacks, latent knowledge, masks and benchmarks; pairs; pictures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from made_rows import everything, row
+from made_rows import FACTS, attacked, everything, row
 
 from mu_jax.report import attacks, benchmarks, curves, differences, latent, masks, paper
 from mu_jax.report.attacks import Attacked
@@ -30,6 +32,18 @@ def test_recovered_is_what_the_never_knew_did_not_learn_too(table):
     found = one.recovered("rate=1 step=5")
     assert found.mean == pytest.approx((0.5 - 0.25) / (0.8 - 0.25), abs=0.02)
     assert (found.n, found.seeds) == (8, 2) and found.low < found.mean < found.high
+
+
+def test_a_model_that_an_attack_broke_has_no_worst_point_there():
+    rows = attacked("late", "relearn", ("step=5", "step=9"), (0.3, 0.6))
+    broken = [
+        dataclasses.replace(r, values=(float("nan"),) * FACTS)
+        if r.at == "step=9"
+        else r
+        for r in rows
+    ]
+    one = Attacked(Table(broken), "relearn", "late")
+    assert one.worst == "step=5" and one.recovered("step=9") is None
 
 
 def test_nothing_is_recovered_of_what_was_never_known():
