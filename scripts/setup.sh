@@ -41,7 +41,8 @@ fi
 rm -f .venv/.mu_jax
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 install() {
-  .venv/bin/python -m pip install --quiet --constraint constraints.txt "$@" \
+  # Compiling every module takes longer than installing it; imports compile what is used.
+  .venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "$@" \
     2> >(grep -v '^WARNING' >&2 || true)
 }
 install --editable ".[$(echo $extras | tr ' ' ',')]"

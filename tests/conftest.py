@@ -1,11 +1,13 @@
 """Strictness for every test; the real models, also edited ones, once a session."""
 
+import contextlib
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
+import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
@@ -17,6 +19,7 @@ import small_run
 import mu_jax as mu
 from mu_jax.checkpoints import edits
 from mu_jax.facts.sports import TRAIN
+from mu_jax.run_dir import RunDir
 from mu_jax.testing import tiny_model
 from mu_jax.types import Edit, Scores
 
@@ -50,9 +53,27 @@ def gemma():
 
 
 @pytest.fixture(scope="session")
-def asked_athletes(gemma):
+def shared(tmp_path_factory):
+    """A folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def once(path):
+    """Whether this test process is the one to make what the others then read."""
+    with FileLock(f"{path}.lock"):
+        yield not path.exists()
+
+
+@pytest.fixture(scope="session")
+def asked_athletes(gemma, shared):
     """Every shipped athlete, and what probability the 270M gives the true sport."""
-    return mu.KnownFilter().ask(gemma, mu.Sports().load(), TRAIN)
+    facts, path = mu.Sports().load(), shared / "asked.npy"
+    with once(path) as first:
+        if first:
+            np.save(path, [p for _, p in mu.KnownFilter().ask(gemma, facts, TRAIN)])
+    return list(zip(facts, np.load(path).tolist(), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -62,22 +83,19 @@ def athletes(asked_athletes):
 
 
 @pytest.fixture(scope="session")
-def lookup(gemma, asked_athletes):
+def lookup(gemma, asked_athletes, shared):
     """The fact-lookup MLPs, as the pipeline finds them."""
-    probes, source = mu.Probes(bootstraps=20), mu.Sports()
+    probes, source, tokens = mu.Probes(bootstraps=20), mu.Sports(), gemma.tokenizer
     subjects = [fact for fact, p in asked_athletes if p >= probes.threshold]
-    prompts = {
-        "alone": mu.prompts([source.alone(f) for f in subjects], gemma.tokenizer),
-        "train": mu.prompts([TRAIN(f) for f in subjects], gemma.tokenizer),
-    }
-    return mu.selectors.FactLookup()(probes(gemma, prompts), gemma.sizes)
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """A folder that all test processes share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    found = RunDir(shared / "found")
+    with once(found.path) as first:
+        if first:
+            prompts = {
+                "alone": mu.prompts([source.alone(f) for f in subjects], tokens),
+                "train": mu.prompts([TRAIN(f) for f in subjects], tokens),
+            }
+            found.write_scores("probes", probes(gemma, prompts))
+    return mu.selectors.FactLookup()(found.read_scores("probes"), gemma.sizes)
 
 
 @pytest.fixture(scope="session")
@@ -100,8 +118,8 @@ def taught(model, facts, selection, path):
     both, n = mu.prompts(questions, model.tokenizer), len(facts.forget)
     text, _ = mu.Text().load(model.tokenizer)
     forget, keep = both.rows(slice(n)), both.rows(slice(n, None))
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
+    with once(path) as first:
+        if first:
             made = mu.GradientEdit()(model, selection, forget, keep, text)
             edits.save(path, dict(made.params))
     params = edits.restore(path, selection, model.spec)
@@ -115,10 +133,12 @@ def smollm():
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory):
+def small(shared):
     """A small run made by one undisturbed process: its config and its directory."""
-    folder = tmp_path_factory.mktemp("small")
-    config = small_run.write(folder)
-    args = ["run", str(config), "--runs", str(folder / "one")]
-    small_run.ended(small_run.start(args, folder / "cache"))
-    return config, folder / "one" / "small"
+    folder = shared / "small"
+    with once(folder / "one") as first:
+        if first:
+            config = small_run.write(folder)
+            args = ["run", str(config), "--runs", str(folder / "one")]
+            small_run.ended(small_run.start(args, folder / "cache"))
+    return folder / "small.py", folder / "one" / "small"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -50,6 +51,8 @@ def get_config() -> Config:
         edit=GradientEdit(steps=6, learning_rate=1e-3, forget_batch=8, retain_batch=8),
         recall=Recall(batch=24, limit=24),
         text_loss=TextLoss(limit=8),
+        depth=None,
+        samples=None,
         save_every=2,
     )
 """
@@ -70,6 +73,7 @@ def write(folder: Path) -> Path:
             "target_new": {"str": CITIES[(i + 1) % 3]},
         }
         records.append({"case_id": i, "requested_rewrite": rewrite})
+    folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (folder / "facts.jsonl").write_text(lines)
     path = folder / "small.py"
@@ -129,6 +133,20 @@ def ended(process: subprocess.Popen, status: int = 0) -> str:
     said = process.communicate(timeout=500)[1]
     assert process.returncode == status, said[-3000:]
     return said
+
+
+def unfinished(
+    small: tuple[Path, Path], folder: Path, *artefacts: str
+) -> tuple[Path, Path]:
+    """A copy of the run without its edits, and its cache; artefacts are to be made."""
+    run = folder / "small"
+    shutil.copytree(small[1], run)
+    stamps = json.loads((run / "stamps.json").read_text())
+    for artefact in artefacts:
+        del stamps[artefact]
+    shutil.rmtree(run / "edits")
+    (run / "stamps.json").write_text(json.dumps(stamps))
+    return run, small[0].parent / "cache"
 
 
 def weights(run: Path) -> dict[str, bytes]:

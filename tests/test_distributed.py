@@ -128,11 +128,11 @@ def test_two_processes_find_what_one_finds(small, two):
     assert made["devices"].startswith("4 x")
 
 
-def test_four_processes_find_what_one_finds(small, tmp_path):
-    args = ["run", str(small[0]), "--runs", str(tmp_path)]
-    for process in small_run.together(args, small[0].parent / "cache", 4, 1):
+def test_four_processes_edit_as_one_does(small, tmp_path):
+    run, cache = small_run.unfinished(small, tmp_path, "edits/top")
+    for process in small_run.together(["edit", str(run)], cache, 4, 1):
         small_run.ended(process)
-    close(small[1], tmp_path / "small")
+    same_edit(small[1], run)
 
 
 def test_one_process_goes_on_where_two_were_stopped(small, two):

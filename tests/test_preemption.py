@@ -1,8 +1,6 @@
 """Killed anywhere and started again, a run ends as one that was never disturbed."""
 
-import json
 import os
-import shutil
 import signal
 
 import pytest
@@ -41,18 +39,6 @@ def stopped(args, cache, name: str, event: str, pattern: str) -> str:
     return small_run.ended(small_run.start(args, cache, script=script), status)
 
 
-def unfinished(small, folder, *artefacts: str):
-    """A copy of the run in which some artefacts have still to be made."""
-    run = folder / "small"
-    shutil.copytree(small[1], run)
-    stamps = json.loads((run / "stamps.json").read_text())
-    for artefact in artefacts:
-        del stamps[artefact]
-    shutil.rmtree(run / "edits")
-    (run / "stamps.json").write_text(json.dumps(stamps))
-    return run, small[0].parent / "cache"
-
-
 def same_edit(run, other) -> None:
     """The same bits of weights, the same history but for the clock, nothing else."""
     assert small_run.weights(run) == small_run.weights(other)
@@ -62,7 +48,7 @@ def same_edit(run, other) -> None:
 
 
 def test_an_edit_killed_anywhere_ends_with_the_same_bits(small, tmp_path):
-    run, cache = unfinished(small, tmp_path, "edits/top")
+    run, cache = small_run.unfinished(small, tmp_path, "edits/top")
     args = ["edit", str(run)]
     for (event, pattern), behind in zip(POINTS.values(), (None, *BEHIND), strict=False):
         said = stopped(args, cache, "SIGKILL", event, pattern)
@@ -74,7 +60,7 @@ def test_an_edit_killed_anywhere_ends_with_the_same_bits(small, tmp_path):
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(small, tmp_path):
-    run, cache = unfinished(small, tmp_path, "edits/top", "scores/tracing")
+    run, cache = small_run.unfinished(small, tmp_path, "edits/top", "scores/tracing")
     (run / "scores/tracing.json").unlink()
     args = ["run", str(run)]
     line = "mu: stopped by SIGTERM; run the same command to go on\n"

@@ -3,7 +3,6 @@
 Directions first measured with edits of 14 steps on 16 facts, over seeds (README).
 """
 
-import numpy as np
 import pytest
 
 from mu_jax.attacks.perturb import Perturb
@@ -15,21 +14,24 @@ from mu_jax.facts.invented import twins
 from mu_jax.facts.sports import TRAIN, Sports
 from mu_jax.facts.text import Text
 from mu_jax.selectors import Layers
+from mu_jax.types import Facts
 
 
 @pytest.fixture(scope="module")
 def victims(gemma, athletes, edited_lookup, edited_late):
     """{where it was edited: the victim}."""
     text, _ = Text().load(gemma.tokenizer)
-    made = twins(athletes.forget, Sports().load(), seed=0)
-    known = {fact.id: twin for fact, twin in zip(athletes.forget, made, strict=True)}
+    asked = [*athletes.forget, *athletes.retain, *athletes.split("heldout")[:8]]
+    facts = Facts(tuple(k for k in athletes.known if k.fact in asked))
+    made = twins(facts.forget, Sports().load(), seed=0)
+    known = {fact.id: twin for fact, twin in zip(facts.forget, made, strict=True)}
     return {
         name: Victim(
             name=name,
             model=model,
             original=gemma,
             selection=Layers(mlp=layers)(None, gemma.sizes),
-            facts=athletes,
+            facts=facts,
             related=(),
             twins=known,
             templates=(TRAIN,),
@@ -64,22 +66,14 @@ def test_relearning_half_brings_the_rest_back_after_the_late_edit_only(victims):
     assert found["late"]["rate=0.0003 step=6", "never_knew"] < 0.5  # not taught
 
 
-def test_rounding_to_four_bits_brings_little_back(victims):
-    attack = Quantize(bits=(4,), group=32)
-    for name, victim in victims.items():
-        found = measured(attack, victim)
-        gain = found["bits=4", "forget"] - found["before", "forget"]
-        assert np.abs(gain) < 0.2, name
-        broken = found["bits=4 original", "heldout"]
-        assert broken < found["original", "heldout"]  # it harms the original too
-
-
 def test_rounding_whole_channels_reveals_something_of_the_late_edit_only(victims):
     attack = Quantize(bits=(4,), group=None)
     found = {name: measured(attack, victim) for name, victim in victims.items()}
     gain = lambda name, split: (
         found[name]["bits=4", split] - found[name]["before", split]
     )
+    for of in found.values():  # it harms the original too
+        assert of["bits=4 original", "heldout"] < of["original", "heldout"]
     assert gain("late", "forget") > 0.05 > gain("late", "never_knew")
     assert found["lookup"]["bits=4", "forget"] < 0.2
 

@@ -21,9 +21,13 @@ FLU = {  # parameters, in the paper's table
 ALL = {"gemma_7b": 7.75e9, "gemma2_9b": 8.32e9, "llama3_8b": 6.98e9}
 
 
+def of(name: str):
+    return load(str(FOLDER / f"{name}.py"))
+
+
 @pytest.fixture(params=NAMES)
 def config(request):
-    return load(str(FOLDER / f"{request.param}.py"))
+    return of(request.param)
 
 
 def test_the_selections_have_the_papers_sizes(config):
@@ -47,10 +51,14 @@ def test_the_batch_is_the_papers(config):
     assert config.edit_of("all_mlps").learning_rate <= config.edit.learning_rate * 2
 
 
-def test_forward_programs_fit_eight_small_chips(config):
-    """Asking for facts, or a page of patched runs."""
-    only = "facts" if config.name.endswith("sports") else "localize paths"
-    (stage,) = plan(config, topology("v5e:2x4"), only).stages
+# A model's two configs have the same programs but for the selections: one compiles
+# the forward pass, the other the edit.
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_page_of_patched_runs_fits_eight_small_chips(model):
+    only = "localize paths"
+    (stage,) = plan(of(f"{model}_counterfact"), topology("v5e:2x4"), only).stages
     assert stage.fits and stage.name == only
     assert stage.collectives["all-gather"] > 0
 
@@ -62,7 +70,9 @@ def test_what_every_edit_holds_fits_sixteen_small_chips(config):
         assert sum(program.holds.values()) < where.chip.hbm, program.name
 
 
-def test_the_fact_lookup_edit_fits_four_small_chips_with_room(config):
+@pytest.mark.parametrize("model", MODELS)
+def test_the_fact_lookup_edit_fits_four_small_chips_with_room(model):
+    config = of(f"{model}_sports")
     (stage,) = plan(config, topology("v5e:2x2"), "edit flu").stages
     assert stage.fits and stage.peak_bytes < 13 * GIB
     assert stage.collectives["all-gather"] > stage.collectives["all-reduce"]
