@@ -159,6 +159,7 @@ class Config:
     attacks: dict[str, Attack] = dataclasses.field(
         default_factory=lambda: {
             "quantize": Quantize(),
+            "channels": Quantize(bits=(4,), group=None),
             "hints": Hints(),
             "restore": Restore(),
             "direction": AblateDirection(),

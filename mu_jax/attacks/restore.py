@@ -29,10 +29,11 @@ class Restore:
     Attributes:
       groups: what is put back together. "layer": all tensors of one layer ("layer=K");
         "tensor": one tensor of one layer ("layer=K tensor=mlp/down"); "below": up to a
-        layer and with it ("layers<=K"); "above": from a layer on ("layers>=K").
+        layer and with it ("layers<=K"); "above": from a layer on ("layers>=K"). What
+        puts back all of the edit is left out: it is the original.
     """
 
-    groups: tuple[str, ...] = ("layer",)
+    groups: tuple[str, ...] = ("layer", "below")
 
     def __post_init__(self):
         if not self.groups or set(self.groups) - set(GROUPS):
@@ -61,24 +62,31 @@ class Restore:
     def points(self, selection: Selection) -> Iterator[tuple[str, Tensors]]:
         """What is put back, and what it is called."""
         for group in self.groups:
-            for layer in selection.layers:
-                if group == "tensor":
-                    for label, layers in selection.tensors:
-                        if layer in layers:
-                            yield f"layer={layer} tensor={label}", {label: (layer,)}
-                elif group == "below":
-                    yield f"layers<={layer}", _among(selection, range(layer + 1))
-                elif group == "above":
-                    last = selection.layers[-1]
-                    yield f"layers>={layer}", _among(selection, range(layer, last + 1))
-                else:
-                    yield f"layer={layer}", _among(selection, range(layer, layer + 1))
+            for at, tensors in _groups(group, selection):
+                if tensors != dict(selection.tensors):
+                    yield at, tensors
 
 
 def restored(edited: Model, original: Model, tensors: Tensors) -> Model:
     """The edited model with those tensors of the original; the rest is shared."""
     new = put(edited.params, tensors, take(original.params, tensors))
     return dataclasses.replace(edited, params=new)
+
+
+def _groups(group: str, selection: Selection) -> Iterator[tuple[str, Tensors]]:
+    """One kind of group, from the lowest layer to the highest."""
+    last = selection.layers[-1]
+    for layer in selection.layers:
+        if group == "tensor":
+            for label, layers in selection.tensors:
+                if layer in layers:
+                    yield f"layer={layer} tensor={label}", {label: (layer,)}
+        elif group == "below":
+            yield f"layers<={layer}", _among(selection, range(layer + 1))
+        elif group == "above":
+            yield f"layers>={layer}", _among(selection, range(layer, last + 1))
+        else:
+            yield f"layer={layer}", _among(selection, range(layer, layer + 1))
 
 
 def _among(selection: Selection, layers: range) -> Tensors:
