@@ -1,7 +1,6 @@
 """The command line: `mu STAGE CONFIG|RUN [--runs DIR] [--dotted.override value]`."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +35,9 @@ stages
 edits that travel
   mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--force]
   mu delta show|diff|stack|apply|revert ...   (mu delta: how each is called)
+
+several runs
+  mu compare RUN RUN ...   one table; runs that differ in seeds alone are pooled
 
 standard benchmarks (lm-eval)
   mu harness RUN --tasks A,B [--edit NAME ...] [--limit N] ...   (mu harness RUN --help)
@@ -214,15 +216,13 @@ def _join(options: dict[str, str], console: Console) -> None:
 
 @contextlib.contextmanager
 def _compiling(config: Config) -> Iterator[None]:
-    """Keeps compiled programs beside the converted models, for the next run.
+    """Keeps compiled programs for the next run.
 
     Those of the tiny model are compiled to be ready soon rather than to run fast.
     """
     import jax
 
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = cache.directory() / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    cache.keep_programs()
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", before or config.model in TINY)
     try:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mu_jax.checkpoints.cache import keep_programs
 from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError
@@ -83,6 +84,7 @@ def main(args: list[str], console: Console) -> None:
         context=said.context,
         include_path=said.include_path,
     )
+    keep_programs()
     run = Run(load(str(source)), RunDir(source), console, said.force)
     rows = benchmark(run, harness, said.edit)
     named = [r.prompt for r in rows if r.prompt in harness.tasks]

@@ -114,7 +114,8 @@ def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
     assert run.dir.read_rows() == [OTHER]
 
 
-def test_the_command(run, folder, capfd):
+def test_the_command(run, folder, capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     options = ["--include-path", folder, "--edit", "unedited", "attribution"]
     path = str(run.dir.path)
     assert main(["harness", path, "--tasks", "mu_both", *options, "--limit", "2"]) == 0

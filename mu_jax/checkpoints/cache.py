@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import platformdirs
 import xxhash
@@ -48,6 +49,15 @@ def directory() -> Path:
     path = Path(chosen)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs beside the models, for the next process.
+
+    Unless $JAX_COMPILATION_CACHE_DIR says where they are kept.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(directory() / "compiled"))
 
 
 def entry(digest: str) -> Path:
