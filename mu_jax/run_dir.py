@@ -40,6 +40,8 @@ from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PATIENCE = 10.0
 """Seconds until a file that another worker wrote has to be visible."""
+_LARGEST = 1 << 30
+"""Bytes of a file: a run of many thousand facts writes less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +218,7 @@ class RunDir:
 
     def _read(self, name: str, made_by: str) -> bytes:
         try:
-            return distributed.first((self.path / name).read_bytes)
+            return distributed.first(lambda: _bytes(self.path / name))
         except FileNotFoundError:
             raise UserError(
                 f"no {name} in {self.path}",
@@ -256,6 +258,17 @@ def _remove(target: Path, keep: tuple[str, ...]) -> None:
         shutil.rmtree(target)
     else:
         target.unlink(missing_ok=True)
+
+
+def _bytes(source: Path) -> bytes:
+    size = source.stat().st_size
+    if size > _LARGEST:
+        raise UserError(
+            f"{source} has {size} bytes",
+            f"at most {_LARGEST}, far more than mu writes",
+            "delete it and run its stage again",
+        )
+    return source.read_bytes()
 
 
 def _write(target: Path, text: str) -> None:

@@ -230,3 +230,11 @@ def test_what_is_kept_stays_when_a_folder_is_emptied(run):
         "edits/a/state/x",
         "edits/b/z",
     ]
+
+
+def test_a_file_that_is_far_too_large_is_not_read(run):
+    run.path.mkdir(parents=True)
+    with (run.path / "evals.jsonl").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # takes no room on disk
+    with pytest.raises(UserError, match=r"evals\.jsonl has 1073741825 bytes"):
+        run.read_rows()
