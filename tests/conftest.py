@@ -24,6 +24,13 @@ from mu_jax.testing import tiny_model
 from mu_jax.types import Edit, Scores
 
 
+def pytest_collection_modifyitems(items):
+    """Files that load the real 270M come first: they take longest, and would leave one
+    of two test processes waiting for the other if they came last."""
+    real = {item.path for item in items if "gemma" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in real)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _memory():
     """Compiled programs are kept for ever: thousands of them take gigabytes."""

@@ -437,6 +437,7 @@ def get_config() -> Config:
         },
         edit=GradientEdit(steps=2),
         recall=Recall(limit=8),
+        depth=None,
     )
 """
 

@@ -6,14 +6,14 @@ import pytest
 import mu_jax as mu
 from mu_jax.types import Site
 
-ROWS = 8
+ROWS = 5
 EARLY, LATE = 7, 10
 """Lookup lies below the one, extraction from the other on (18 layers)."""
 
 
 @pytest.fixture(scope="module")
 def pair(gemma):
-    """Eight known facts, and the same prompts about random words."""
+    """A few known facts, and the same prompts about random words."""
     source, known = mu.CounterFact(limit=24), mu.KnownFilter(batch=24)
     facts = mu.distinct(source.load(), gemma.tokenizer)
     asked = known.ask(gemma, facts, source.templates[0])

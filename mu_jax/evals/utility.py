@@ -56,15 +56,12 @@ class TextLoss:
         for start in range(0, len(text), self.batch):
             part = text[start : start + self.batch]
             filled = np.resize(part, (self.batch, text.shape[1]))
-            values = {"loss": _loss(model.network, model.params, filled)}
-            if original is not None:
-                values["kl"] = _kl(
-                    model.network,
-                    original.params,
-                    model.params,
-                    filled,
-                    chunk=self.positions,
-                )
+            if original is None:
+                values = {"loss": _loss(model.network, model.params, filled)}
+            else:
+                both = original.params, model.params
+                read = _loss_and_kl(model.network, *both, filled, chunk=self.positions)
+                values = dict(zip(("loss", "kl"), read, strict=True))
             found.append({k: fetch(v)[: len(part)] for k, v in values.items()})
             progress("reading general text", start + len(part), len(text))
         return [
@@ -87,30 +84,37 @@ def _loss(network, params, tokens):
 
 
 @functools.partial(jax.jit, static_argnames=("network", "chunk"))
-def _kl(network, original, edited, tokens, *, chunk: int) -> Float[Array, " batch"]:
+def _loss_and_kl(
+    network, original, edited, tokens, *, chunk: int
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """By row; the logits of `chunk` positions at a time."""
     streams = [
         network.stream(params, tokens)[0][:, :-1] for params in (original, edited)
     ]
-    shape = streams[0].shape
-    total = shape[0] * shape[1]
-    padded = -total % chunk
-    flat = [
-        jnp.pad(s.reshape(total, -1), ((0, padded), (0, 0))).reshape(
-            -1, chunk, shape[2]
-        )
-        for s in streams
-    ]
+    rows, positions, _ = streams[0].shape
+    total = rows * positions
+
+    def chunks(values):
+        flat = values.reshape(total, *values.shape[2:])
+        padding = [(0, -total % chunk)] + [(0, 0)] * (flat.ndim - 1)
+        padded = jnp.pad(flat, padding)
+        return padded.reshape(-1, chunk, *flat.shape[1:])
 
     def of(part):
+        *ends, following = part
         log_p, log_q = (
-            jax.nn.log_softmax(network.logits(params, stream))
-            for params, stream in zip((original, edited), part, strict=True)
+            jax.nn.log_softmax(network.logits(params, end))
+            for params, end in zip((original, edited), ends, strict=True)
         )
         # sum p (log p - log q), with q - p added, whose sum is 0: so a normalizer that
         # is a rounding off changes it in second order, and no term is below 0
         away = log_p - log_q
-        return (jnp.exp(log_p) * (away + jnp.expm1(-away))).sum(axis=-1)
+        kl = (jnp.exp(log_p) * (away + jnp.expm1(-away))).sum(axis=-1)
+        return -log_q[jnp.arange(chunk), following], kl
 
-    kl = jax.lax.map(of, tuple(flat)).reshape(-1)[:total].reshape(shape[:2])
-    return jnp.maximum(kl.mean(axis=1), 0)  # rounding of tiny ones goes both ways
+    found = jax.lax.map(of, (*map(chunks, streams), chunks(jnp.asarray(tokens)[:, 1:])))
+    loss, kl = (
+        values.reshape(-1)[:total].reshape(rows, positions).mean(axis=1)
+        for values in found
+    )
+    return loss, jnp.maximum(kl, 0)  # rounding of a tiny KL goes both ways

@@ -80,11 +80,9 @@ def test_rounding_whole_channels_reveals_something_of_the_late_edit_only(victims
 
 def test_one_small_vector_brings_back_what_the_late_edit_hides(victims):
     attack, at = Perturb(layers=(9,), epsilons=(0.03,)), "layer=9 eps=0.03"
-    found = {name: measured(attack, victim) for name, victim in victims.items()}
-    late, lookup = found["late"], found["lookup"]
+    late = measured(attack, victims["late"])
     assert late[at, "forget"] > late["before", "forget"] + 0.2
     assert late[at, "forget"] > late[at, "never_knew"] + 0.2  # remembered, not guessed
-    assert lookup[at, "forget"] < lookup[at, "never_knew"] + 0.1
 
 
 def test_two_layers_undo_the_lookup_edit_and_no_one_layer_the_late_one(victims):

@@ -1,7 +1,11 @@
 """Converted models on disk."""
 
 import dataclasses
+import hashlib
+import os
 import shutil
+import subprocess
+import sys
 
 import made_checkpoints as made
 import pytest
@@ -14,11 +18,7 @@ from mu_jax.checkpoints.source import Memory, place
 from mu_jax.model.tokenizer import JsonTokenizer
 
 MODEL = made.model("llama3")
-WORDS = JsonTokenizer(made.tokenizer_json(), {}, bos=258)
-SOURCE = Memory(dataclasses.replace(MODEL.spec, name="été"), MODEL.params, WORDS, "abc")
 PARAMS = made.plain(MODEL.params)
-
-
 SETTINGS = {"tokenizer_config.json": b'{"bos_token": "<|begin|>"}'}
 WORDS = JsonTokenizer(made.tokenizer_json(), SETTINGS)
 SPEC = dataclasses.replace(MODEL.spec, name="été")
@@ -131,3 +131,31 @@ def test_a_cache_that_was_damaged_is_made_again_and_a_sound_one_is_not(
     assert converted() and not converted()
     kinds = {p.suffix for p in (tmp_path / "cache").iterdir()}
     assert kinds == {"", ".lock"}
+
+
+def test_two_processes_convert_a_file_once_and_agree(tmp_path):
+    path = made.gguf_file(tmp_path / "model.gguf", MODEL)
+    code = (
+        "import sys, hashlib, numpy as np, mu_jax as mu\n"
+        "said = []\n"
+        "m = mu.load(sys.argv[1], progress=lambda what, *_: said.append(what))\n"
+        "a = m.params['mlp/down']\n"
+        "a = np.asarray(a.unwrap(*a.named_shape))\n"
+        "converted = 'converting the weights' in said\n"
+        "print(converted, hashlib.sha256(a.tobytes()).hexdigest())\n"
+    )
+    environment = {**os.environ, "MU_JAX_CACHE": str(tmp_path / "cache")}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    converted, digests = zip(*(p.communicate()[0].split() for p in both), strict=True)
+    assert sorted(converted) == ["False", "True"]
+    assert set(digests) == {hashlib.sha256(PARAMS["mlp/down"].tobytes()).hexdigest()}
+    left = sorted(f.suffix for f in (tmp_path / "cache").iterdir())
+    assert left == ["", ".lock"]

@@ -45,9 +45,10 @@ def test_bfloat16_is_no_further_off_than_that_of_transformers(gemma):
     half = cast(gemma, jnp.bfloat16)
     whole = cast(half, jnp.float32)  # the same rounded weights, computed in float32
     source = mu.Sports()
-    questions = [source.templates[0](fact) for fact in source.load()[:8]]
+    questions = [source.templates[0](fact) for fact in source.load()[:4]]
     prompts = mu.prompts(questions, gemma.tokenizer)
-    ours = np.abs(half.run(prompts).logits - whole.run(prompts).logits).mean()
+    wanted = whole.run(prompts).logits
+    ours = np.abs(half.run(prompts).logits - wanted).mean()
 
     config, tensors = to_huggingface(whole.spec, whole.params)
     official = Gemma3ForCausalLM(Gemma3TextConfig(**config))
@@ -62,5 +63,5 @@ def test_bfloat16_is_no_further_off_than_that_of_transformers(gemma):
         return logits[np.arange(len(ids)), np.asarray(prompts.last)].float().numpy()
 
     exact = theirs(official)
-    np.testing.assert_allclose(whole.run(prompts).logits, exact, rtol=0, atol=2e-4)
+    np.testing.assert_allclose(wanted, exact, rtol=0, atol=2e-4)
     assert ours < 1.1 * np.abs(theirs(official.bfloat16()) - exact).mean()

@@ -133,9 +133,10 @@ def test_what_the_compiler_refuses_is_counted(config, monkeypatch, gib):
     assert stage.peak_bytes > stage.hbm_bytes == where.chip.hbm
 
 
-def test_the_search_names_settings_that_fit(config, capsys):
+def test_the_search_names_settings_that_fit(config, capsys, monkeypatch):
     found = smallest(config, ("v5e",), "edit flu")
     assert found.topology.name == "v5e:1" and found.fits
+    monkeypatch.setattr("mu_jax.plan.command.smallest", lambda *_: found)
     assert (
         main(["plan", TINY, "--search", "--topology", "v5e", "--only", "edit flu"]) == 0
     )
