@@ -6,8 +6,8 @@
     mu report runs/gemma3_270m_robustness
 
 The three edits of `gemma3_270m_sports.py`, and beside them other methods on the same
-facts: NPO, RMU, ROME, MEMIT and LoRA, all on the fact-lookup MLPs. None of
-them was tuned; learning rates are those that each is usually used with, or ours.
+facts: NPO, RMU, ROME, MEMIT and LoRA, all on the fact-lookup MLPs. None of them was
+tuned.
 """
 
 from mu_jax.config import Baseline, Config
