@@ -119,7 +119,7 @@ def _alike(pairs: Float[np.ndarray, " n"]) -> tuple[float, float] | None:
     c = float(pairs[0])
     if c not in (-1, 0, 1) or not (pairs == c).all() or len(pairs) == 1:
         return None
-    _, share = _wilson(np.zeros((1, len(pairs)))) or (0.0, 0.0)
+    _, share = _proportion(0, len(pairs))
     return max(c - share, -1.0), min(c + share, 1.0)
 
 
@@ -127,8 +127,13 @@ def _wilson(table: Float[np.ndarray, "seeds n"]) -> tuple[float, float] | None:
     """The interval of all facts out of all, or of none; None for any other values."""
     if not ((table == 0).all() or (table == 1).all()):
         return None
+    # seeds repeat the same facts and add none
+    return _proportion(int(table[0].sum()), table.shape[1])
+
+
+def _proportion(count: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of `count` in n."""
     from scipy.stats import binomtest
 
-    n = table.shape[1]  # seeds repeat the same facts and add none
-    found = binomtest(int(table[0].sum()), n).proportion_ci(LEVEL, method="wilson")
+    found = binomtest(count, n).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)

@@ -95,9 +95,9 @@ def near(a, b) -> None:
 
 
 @pytest.fixture(scope="module")
-def two(small, tmp_path_factory):
-    """Of two processes with two devices each one was told to stop; four went on."""
-    runs = tmp_path_factory.mktemp("two")
+def several(small, tmp_path_factory):
+    """Begun by two processes of two devices, one told to stop; ended by four of one."""
+    runs = tmp_path_factory.mktemp("several")
     args = ["run", str(small[0]), "--runs", str(runs)]
     cache = small[0].parent / "cache"
     crew = small_run.together(args, cache, 2, 2, scripts=("", TOLD))
@@ -114,8 +114,8 @@ def two(small, tmp_path_factory):
     return runs
 
 
-def test_several_processes_find_what_one_finds(small, two):
-    run = two / "small"
+def test_several_processes_find_what_one_finds(small, several):
+    run = several / "small"
     close(small[1], run)
     assert not [p for p in run.rglob("*") if p.name.startswith(".")]
     names = [sorted(p.name for p in r.rglob("*.*")) for r in (run, small[1])]
@@ -129,8 +129,8 @@ def test_several_processes_find_what_one_finds(small, two):
     assert made["devices"].startswith("4 x")
 
 
-def test_one_process_goes_on_where_two_were_stopped(small, two):
-    run = two / "stopped" / "small"
+def test_one_process_goes_on_where_two_were_stopped(small, several):
+    run = several / "stopped" / "small"
     process = small_run.start(["edit", str(run)], small[0].parent / "cache")
     assert "going on behind step 3\n" in small_run.ended(process)
     same_edit(small[1], run)

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mu_jax.edits.losses import next_token
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Row, silent
+
+METRICS = ("loss", "kl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,8 @@ class TextLoss:
     Attributes:
       batch: sequences a forward pass.
       limit: at most this many sequences, the first ones.
-      positions: of how many tokens both models' logits are in memory at once, for the
-        KL (64 of Gemma 3 take 134 MB).
+      positions: of how many tokens the logits are in memory at once (64 of Gemma 3, of
+        both models, take 134 MB).
     """
 
     batch: int = 8
@@ -56,12 +57,10 @@ class TextLoss:
         for start in range(0, len(text), self.batch):
             part = text[start : start + self.batch]
             filled = np.resize(part, (self.batch, text.shape[1]))
-            if original is None:
-                values = {"loss": _loss(model.network, model.params, filled)}
-            else:
-                both = original.params, model.params
-                read = _loss_and_kl(model.network, *both, filled, chunk=self.positions)
-                values = dict(zip(("loss", "kl"), read, strict=True))
+            before = original and original.params
+            values = read(
+                model.network, model.params, before, filled, chunk=self.positions
+            )
             found.append({k: fetch(v)[: len(part)] for k, v in values.items()})
             progress("reading general text", start + len(part), len(text))
         return [
@@ -73,48 +72,45 @@ class TextLoss:
                 prompt="text",
                 metric=metric,
             )
-            for metric in found[0]
+            for metric in METRICS
+            if metric in found[0]
         ]
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _loss(network, params, tokens):
-    stream, _ = network.stream(params, tokens)
-    return next_token(network.logits(params, stream[:, :-1]), tokens)
-
-
 @functools.partial(jax.jit, static_argnames=("network", "chunk"))
-def _loss_and_kl(
-    network, original, edited, tokens, *, chunk: int
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """By row; the logits of `chunk` positions at a time."""
-    streams = [
-        network.stream(params, tokens)[0][:, :-1] for params in (original, edited)
-    ]
+def read(
+    network, params, original, tokens, *, chunk: int
+) -> dict[str, Float[Array, " batch"]]:
+    """The metrics by row; the logits of `chunk` positions at a time."""
+    models = [params] if original is None else [params, original]
+    streams = [network.stream(p, tokens)[0][:, :-1] for p in models]
     rows, positions, _ = streams[0].shape
     total = rows * positions
 
     def chunks(values):
         flat = values.reshape(total, *values.shape[2:])
         padding = [(0, -total % chunk)] + [(0, 0)] * (flat.ndim - 1)
-        padded = jnp.pad(flat, padding)
-        return padded.reshape(-1, chunk, *flat.shape[1:])
+        return jnp.pad(flat, padding).reshape(-1, chunk, *flat.shape[1:])
 
     def of(part):
-        *ends, following = part
-        log_p, log_q = (
-            jax.nn.log_softmax(network.logits(params, end))
-            for params, end in zip((original, edited), ends, strict=True)
+        following, *ends = part
+        log_q, *rest = (
+            jax.nn.log_softmax(network.logits(p, end))
+            for p, end in zip(models, ends, strict=True)
         )
-        # sum p (log p - log q), with q - p added, whose sum is 0: so a normalizer that
-        # is a rounding off changes it in second order, and no term is below 0
-        away = log_p - log_q
-        kl = (jnp.exp(log_p) * (away + jnp.expm1(-away))).sum(axis=-1)
-        return -log_q[jnp.arange(chunk), following], kl
+        found = {"loss": -log_q[jnp.arange(chunk), following]}
+        for log_p in rest:
+            # sum p (log p - log q), with q - p added, whose sum is 0: so a normalizer
+            # that is a rounding off changes it in second order
+            away = log_p - log_q
+            found["kl"] = (jnp.exp(log_p) * (away + jnp.expm1(-away))).sum(axis=-1)
+        return found
 
-    found = jax.lax.map(of, (*map(chunks, streams), chunks(jnp.asarray(tokens)[:, 1:])))
-    loss, kl = (
-        values.reshape(-1)[:total].reshape(rows, positions).mean(axis=1)
-        for values in found
-    )
-    return loss, jnp.maximum(kl, 0)  # rounding of a tiny KL goes both ways
+    given = (jnp.asarray(tokens)[:, 1:], *streams)
+    found = jax.lax.map(of, tuple(map(chunks, given)))
+    means = {
+        metric: values.reshape(-1)[:total].reshape(rows, positions).mean(axis=1)
+        for metric, values in found.items()
+    }
+    # rounding of a tiny KL goes both ways
+    return {m: jnp.maximum(v, 0) if m == "kl" else v for m, v in means.items()}

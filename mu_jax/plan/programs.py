@@ -147,7 +147,9 @@ def _reading(
     text = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     return Program(
         "evaluate text",
-        lambda: utility._loss.lower(shapes.network, shapes.params, text),
+        lambda: utility.read.lower(
+            shapes.network, shapes.params, None, text, chunk=config.text_loss.positions
+        ),
         models * -(-config.text_loss.limit // rows),
         costs.reading(shapes.spec, rows, length),
         ("reading", rows, length),

@@ -36,13 +36,10 @@ def test_recovered_is_what_the_never_knew_did_not_learn_too(table):
 
 def test_a_model_that_an_attack_broke_has_no_worst_point_there():
     rows = attacked("late", "relearn", ("step=5", "step=9"), (0.3, 0.6))
-    broken = [
-        dataclasses.replace(r, values=(float("nan"),) * FACTS)
-        if r.at == "step=9"
-        else r
-        for r in rows
-    ]
-    one = Attacked(Table(broken), "relearn", "late")
+    for i, r in enumerate(rows):
+        if r.at == "step=9":
+            rows[i] = dataclasses.replace(r, values=(float("nan"),) * FACTS)
+    one = Attacked(Table(rows), "relearn", "late")
     assert one.worst == "step=5" and one.recovered("step=9") is None
 
 
