@@ -6,10 +6,11 @@ Forgets the sport of the first 16 athletes that the model knows, by teaching it 
 one, in three places of equal size (five MLPs, 7.3 % of the model): where the probes say
 the sport is looked up, at the end, and at random.
 
-Measured on 2 cores of an AMD EPYC, float32: 8 min 53 s, with the weights converted and
-all programs compiled for the first time. Injected answer given in the training prompt,
-QA and listed choice: flu (2-6) 1.00 1.00 1.00, late (13-17) .81 .31 .38, random (0, 2,
-3, 10, 12) 1.00 1.00 1.00; held-out athletes kept in the training prompt: .93 .93 .97.
+Measured on 2 busy cores of an AMD EPYC, float32: 12 min 31 s, with the installation,
+the weights converted and all programs compiled for the first time. Injected answer
+given in the training prompt, QA and listed choice: flu (2-6) 1.00 1.00 1.00, late
+(13-17) .81 .31 .38, random (0, 2, 3, 10, 12) 1.00 1.00 1.00; held-out athletes kept in
+the training prompt: .93 .93 .97.
 """
 
 from mu_jax.config import Config

@@ -11,7 +11,7 @@ from mu_jax.report import attacks as attacked
 from mu_jax.report import latent as layered
 from mu_jax.report import masks as masked
 from mu_jax.report.attacks import CONTROL, Attacked
-from mu_jax.report.figures import cycle
+from mu_jax.report.figures import ink
 from mu_jax.report.grid import Estimates
 from mu_jax.report.tables import Table, coordinates, number
 from mu_jax.types import UNEDITED
@@ -28,7 +28,8 @@ def attacks(table: Table) -> list[Figure]:
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, name in zip(every, panels, strict=True):
         mine = [a for a in found if a.attack == name]
-        for one, color in zip(mine, cycle(len(mine)), strict=True):
+        for one in mine:
+            color = ink(table.models)[one.model]
             steps, ats = zip(*_steps(one), strict=True)
             _line(axes, steps, [one.estimates(at) for at in ats], color, one.model)
             never = [one.estimates(at, CONTROL) for at in ats]
@@ -53,10 +54,10 @@ def latent(table: Table) -> list[Figure]:
     figure = Figure(figsize=(3.4 * len(panels) + 0.6, 3), layout="constrained")
     every = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, metric, title) in zip(every, panels, strict=True):
-        for model, color in zip(table.models, cycle(len(table.models)), strict=True):
+        for model in table.models:
             points = layered.layers(table, model, name, metric)
             found = [table.estimates(model, what) for _, what in points]
-            _line(axes, [k for k, _ in points], found, color, model)
+            _line(axes, [k for k, _ in points], found, ink(table.models)[model], model)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("after layer")
         axes.set_ylim(-0.05, 1.05)
@@ -71,7 +72,8 @@ def masks(table: Table) -> list[Figure]:
         return []
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    for model, color in zip(models, cycle(len(models)), strict=True):
+    for model in models:
+        color = ink(table.models)[model]
         sizes, ats = zip(*masked.sizes(table, model), strict=True)
         for split, style in (("forget", "-"), ("heldout", "--")):
             found = [

@@ -1,15 +1,16 @@
 """Pictures of a run; every function returns a matplotlib figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from mu_jax.report.tables import Measure, Table
 from mu_jax.statistics import Estimate
-from mu_jax.types import Scores, Site
+from mu_jax.types import UNEDITED, Scores, Site
 
-_INK = ("#1f5fa8", "#d1622b", "#3a8f5c", "#8a4fa3", "#8c8c8c", "#b8325a")
+_INK = ("#1f5fa8", "#d1622b", "#3a8f5c", "#8a4fa3", "#b8325a", "#7a5c2e", "#2a9d9d")
+_GREY = "#8c8c8c"
 
 
 _TITLES = {
@@ -164,7 +165,7 @@ def edge_circuit(scores: Scores, n: int = 40) -> Figure:
             (x0, y0),
             arrowprops={
                 "arrowstyle": "-|>",
-                "color": _INK[0] if value > 0 else _INK[5],
+                "color": _INK[0] if value > 0 else _INK[4],
                 "lw": 0.4 + 3 * abs(value) / top,
                 "alpha": 0.35 + 0.6 * abs(value) / top,
                 "connectionstyle": "arc3,rad=0.12",
@@ -213,7 +214,7 @@ def transfer(table: Table) -> Figure:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / max(len(models), 1)
-    for i, (model, color) in enumerate(zip(models, cycle(len(models)), strict=True)):
+    for i, model in enumerate(models):
         what = [Measure("", "recall", "forget", p, "choice_injected") for p in formats]
         found = [next(iter(table.estimates(model, one)), None) for one in what]
         means = [e.mean if e else 0.0 for e in found]
@@ -224,7 +225,7 @@ def transfer(table: Table) -> Figure:
             means,
             width * 0.9,
             yerr=np.transpose(ends),
-            color=color,
+            color=ink(models)[model],
             label=model,
         )
     axes.set_xticks(range(len(formats)), formats)
@@ -250,9 +251,9 @@ def histories(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """The terms of the loss over the steps of every edit."""
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     for axes, term in zip(figure.subplots(1, len(TERMS)), TERMS, strict=True):
-        for (name, steps), color in zip(runs.items(), cycle(len(runs)), strict=True):
-            axes.plot([s["step"] for s in steps], [s[term] for s in steps], color=color)
-            axes.lines[-1].set_label(name)
+        for name, steps in runs.items():
+            xs, ys = [s["step"] for s in steps], [s[term] for s in steps]
+            axes.plot(xs, ys, color=ink(runs)[name], label=name)
         axes.set_title(f"{term} loss (nats)", fontsize=10)
         axes.set_xlabel("step")
     if runs:
@@ -260,5 +261,8 @@ def histories(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     return figure
 
 
-def cycle(n: int) -> list[str]:
-    return [_INK[i % len(_INK)] for i in range(n)]
+def ink(models: Iterable[str]) -> dict[str, str]:
+    """A colour for each model, the same in every picture; grey before any edit."""
+    edited = [model for model in models if model != UNEDITED]
+    colors = {model: _INK[i % len(_INK)] for i, model in enumerate(edited)}
+    return {**colors, UNEDITED: _GREY}
