@@ -51,6 +51,7 @@ def get_config() -> Config:
         edit=GradientEdit(steps=6, learning_rate=1e-3, forget_batch=8, retain_batch=8),
         recall=Recall(batch=24, limit=24),
         text_loss=TextLoss(limit=8),
+        lens=None,
         depth=None,
         samples=None,
         save_every=2,
