@@ -3,8 +3,9 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mu_jax.checkpoints.cache import keep_programs
 from mu_jax.config import load
@@ -26,11 +27,10 @@ USAGE = (
 
 
 def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row]:
-    """Measures models of a run, and keeps their rows in its `evals.jsonl`.
+    """Measures models of a run, and keeps their rows in `harness/NAME/TASK.jsonl`.
 
-    Written after each task of each model, in place of the rows of the same model and
-    task and of no others. What was measured with the same settings is not measured
-    again, unless `run.force`.
+    Written after each task of each model. What was measured with the same settings is
+    not measured again, unless `run.force`.
 
     Args:
       names: edits, or `unedited`; by default that and all edits of the config.
@@ -47,15 +47,7 @@ def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row
         if name != UNEDITED:
             run.need(f"edits/{name}", "edit")
     loaded = harness.load()
-    for name in names:
-        _measured(run, harness, name, loaded)
-    prompts = {prompt for part in loaded.values() for prompt in _prompts(part)}
-    return [
-        row
-        for name in names
-        for row in _rows(run)
-        if row.model == name and row.eval == NAME and row.prompt in prompts
-    ]
+    return [row for name in names for row in _measured(run, harness, name, loaded)]
 
 
 def show(run: Run, rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -140,40 +132,23 @@ def _chosen(run: Run, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names or known))
 
 
-def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> None:
-    """Measures one model on what is not up to date, task by task."""
+def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> Iterator[Row]:
+    """The rows of one model, task by task; what is not up to date is measured now."""
     model = None
-    for asked, part in loaded.items():
-        artefact, stamp = f"{NAME}/{name}/{asked}", _stamp(run, harness, name, part)
-        kept = _rows(run)
-        mine = lambda row: row.model == name and row.eval == NAME
-        have = {row.prompt for row in kept if mine(row)}
-        fresh = run.dir.stamps().get(artefact) == stamp
-        if fresh and have >= part["tasks"].keys() and not run.force:
-            run.console.say(f"  {name}, {asked}: up to date")
-            continue
-        run.console.say(f"  asking {name}: {asked}")
-        model = model or run.edited(name)
-        rows = harness.measure(model, name, part, run.progress)
-        new = {row.prompt for row in rows}
-        others = [row for row in kept if not (mine(row) and row.prompt in new)]
-        run.dir.write_rows([*others, *rows])
-        run.dir.stamp({artefact: stamp})
+    for task, part in loaded.items():
+        artefact, asked = f"{NAME}/{name}/{task}", _digest(harness.settings(part))
+        if run.fresh(artefact, asked) and not run.force:
+            run.console.say(f"  {name}, {task}: up to date")
+        else:
+            with run.dir.held(artefact):
+                run.console.say(f"  asking {name}: {task}")
+                model = model or run.edited(name)
+                rows = harness.measure(model, name, part, run.progress)
+                run.dir.write_rows(artefact, rows)
+                run.stamp(artefact, asked)
+        yield from run.dir.read_rows(artefact)
 
 
-def _stamp(run: Run, harness: Harness, name: str, part) -> str:
-    """A digest of all settings that the rows of one model and task depend on."""
-    of_model = [run.config.model, run.config.dtype]
-    if name != UNEDITED:
-        of_model.append(run.fingerprint(f"edits/{name}"))
-    text = json.dumps([of_model, harness.settings(part)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _rows(run: Run) -> list[Row]:
-    return run.dir.read_rows() if run.dir.exists("evals.jsonl") else []
-
-
-def _prompts(part) -> list[str]:
-    """What the rows of a loaded name can have as `prompt`."""
-    return [*(part.get("groups") or {}), *part["tasks"]]
+def _digest(settings: Any) -> str:
+    """Of what is asked, beside what the model depends on."""
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

@@ -22,9 +22,10 @@ from mu_jax.report.differences import Pair, Side, in_pairs
 from mu_jax.report.grid import Entry, Grid
 from mu_jax.report.latent import depth
 from mu_jax.report.tables import INTERVALS, Table, measures
+from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
-from mu_jax.types import UNEDITED
+from mu_jax.types import UNEDITED, Row
 
 USAGE = "mu compare RUN... [--json] [--markdown FILE]"
 
@@ -33,13 +34,14 @@ class Group(NamedTuple):
     """Runs that differ in nothing but seeds: what they are called, and their rows."""
 
     name: str
-    runs: list[RunDir]
+    runs: list[Run]
     table: Table
 
     @property
     def asked(self) -> list[tuple[str, str]]:
         """What its models were asked: the facts of every split, in order."""
-        return [(k.split, k.fact.id) for k in self.runs[0].read_facts().known]
+        known = self.runs[0].dir.read_facts().known
+        return [(k.split, k.fact.id) for k in known]
 
 
 def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
@@ -48,7 +50,7 @@ def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
     Raises:
       UserError: what is no run, or one without evaluations.
     """
-    groups = list(_groups(paths))
+    groups = list(_groups(paths, console))
     grids = [_lines(groups)]
     if pairs := in_pairs(list(_pairs(groups))):
         grids.append(pairs)
@@ -75,33 +77,37 @@ def main(args: list[str], console: Console) -> None:
         RunDir(target.absolute().parent).write_text(target.name, text)
 
 
-def _groups(paths: Sequence[Path]) -> Iterator[Group]:
+def _groups(paths: Sequence[Path], console: Console) -> Iterator[Group]:
     """The runs, those together that are the same but for seeds."""
-    found: dict[str, list[RunDir]] = {}
+    found: dict[str, list[Run]] = {}
     for path in dict.fromkeys(path.resolve() for path in paths):
         if not path.is_dir():
             raise UserError(
                 f"no run directory {path}", "what `mu run` made", "check the spelling"
             )
-        run = RunDir(path)
         config = configs.read(path / "config.json")
-        if not run.exists("evals.jsonl"):
-            raise UserError(
-                f"{path} has no evaluations", "some", f"run: mu evaluate {path}"
-            )
+        run = Run(config, RunDir(path), console)
         same = json.dumps(_unseeded(encode(config)), sort_keys=True)
         found.setdefault(same, []).append(run)
-    names = [runs[0].path.name for runs in found.values()]
+    names = [runs[0].dir.path.name for runs in found.values()]
     for name, runs in zip(names, found.values(), strict=True):
-        title = name if names.count(name) == 1 else str(runs[0].path)
+        title = name if names.count(name) == 1 else str(runs[0].dir.path)
         if len(runs) > 1:
             title += f" and {len(runs) - 1} more"
         rows = [
             dataclasses.replace(row, seed=1000 * number + row.seed)
             for number, run in enumerate(runs)
-            for row in run.read_rows()
+            for row in _rows(run)
         ]
         yield Group(title, runs, Table(rows))
+
+
+def _rows(run: Run) -> list[Row]:
+    """What was measured of a run, with the settings it now has."""
+    if rows := run.rows():
+        return rows
+    path = run.dir.path
+    raise UserError(f"{path} has no evaluations", "some", f"run: mu evaluate {path}")
 
 
 def _unseeded(value: Any) -> Any:
@@ -129,7 +135,7 @@ def _lines(groups: Sequence[Group]) -> Grid:
                 (
                     f"{group.name}: {model}",
                     facts,
-                    _edited(group.runs[0], model),
+                    _edited(group.runs[0].dir, model),
                     *(group.table.estimates(model, what) for what in wanted),
                     *(one.estimates(one.worst) if one.worst else () for one in after),
                 )

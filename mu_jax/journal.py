@@ -68,7 +68,7 @@ class Journal(MutableMapping[str, Any]):
     def _begin(self):
         """The file open for appending, rewritten with what it holds that is whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(".new")
+        fresh = self.path.with_name(f".{self.path.name}.new")
         file = fresh.open("w", encoding="utf-8")
         file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
         for key, value in self._records.items():

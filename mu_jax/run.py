@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,16 +21,17 @@ from mu_jax.checkpoints import edits
 from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Config
 from mu_jax.console import Console
+from mu_jax.digests import digest
 from mu_jax.edits.covariance_files import MomentFolder
 from mu_jax.errors import UserError
 from mu_jax.journal import Journal
-from mu_jax.load import load
+from mu_jax.load import identity, load
 from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
 from mu_jax.records import encode
 from mu_jax.run_dir import RunDir
 from mu_jax.sharding import Layout
-from mu_jax.types import UNEDITED, Edit
+from mu_jax.types import UNEDITED, Edit, Row
 
 
 @dataclasses.dataclass
@@ -48,6 +49,7 @@ class Run:
     only: Mapping[str, str] = dataclasses.field(default_factory=dict)
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
     loaded: dict[str, Model] = dataclasses.field(default_factory=dict)
+    _inputs: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def model(self) -> Model:
@@ -88,9 +90,9 @@ class Run:
     def covariances(self) -> MomentFolder:
         """Where covariances of keys are kept, for this model and general text."""
         c = self.config
-        parts = [c.model, c.dtype, encode(c.text), self.contents(c.text.path)]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-        return MomentFolder(self.dir.path / "covariances", digest)
+        parts = [*self._weights, encode(c.text), self.contents(c.text.path)]
+        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return MomentFolder(self.dir.folder("covariances"), name)
 
     @functools.cached_property
     def layout(self) -> Layout | None:
@@ -101,6 +103,7 @@ class Run:
     @functools.cached_property
     def versions(self) -> dict[str, str]:
         packages = ("jax", "jaxlib", "penzai", "optax", "orbax-checkpoint", "numpy")
+        packages = ("mu_jax", *packages)
         return {p: importlib.metadata.version(p) for p in packages}
 
     @functools.cached_property
@@ -127,12 +130,18 @@ class Run:
     def meet(self) -> None:
         """Raises UserError unless all processes are about to do the same thing.
 
-        They need the same settings, input files and packages, and one run directory.
+        They need the same settings, weights, input files and packages, and one run
+        directory.
         """
-        inputs = [_digest(p) for p in (self.config.facts.path, self.config.text.path)]
-        everything = [encode(self.config), inputs, self.versions, self.force]
-        everything.append(dict(self.only))
-        distributed.same(json.dumps(everything, sort_keys=True), "settings or files")
+        config = self.config
+        for what, value in {
+            "settings": [encode(config), self.force, dict(self.only)],
+            "packages": self.versions,
+            f"the weights of {config.model}": identity(config.model),
+            f"the file {config.facts.path}": _digest(config.facts.path),
+            f"the file {config.text.path}": _digest(config.text.path),
+        }.items():
+            distributed.same(json.dumps(value, sort_keys=True), what)
         self.dir.check_shared()
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -150,7 +159,7 @@ class Run:
     def snapshots(self, artefact: str) -> SnapshotFolder:
         """Where an edit or a mask goes on if it is interrupted."""
         return SnapshotFolder(
-            self.dir.path / artefact / "state",
+            self.dir.folder(f"{artefact}/state"),
             self.fingerprint(artefact),
             self.config.save_every,
             self.preemption,
@@ -179,19 +188,14 @@ class Run:
         c, (kind, _, name) = self.config, artefact.partition("/")
         match kind:
             case "facts":
-                parts = [
-                    c.model,
-                    c.dtype,
-                    c.facts,
-                    c.known,
-                    self.contents(c.facts.path),
-                ]
+                parts = [*self._weights, c.facts, c.known]
+                parts.append(self.contents(c.facts.path))
             case "scores":
                 parts = [self.fingerprint("facts"), c.localizers[name]]
             case "selections":
                 selector = c.selections[name]
                 source, budget = selector.scores, getattr(selector, "budget", None)
-                parts = [selector, c.model]
+                parts = [selector, *self._weights]
                 if source:
                     parts.append(self.fingerprint(f"scores/{source}"))
                 if isinstance(budget, str):
@@ -224,29 +228,81 @@ class Run:
                 parts = [self.fingerprint(f"selections/{name}"), c.mask, c.text]
                 parts += [self.fingerprint("facts"), self.contents(c.text.path)]
                 parts.append(c.recall)
+            case "harness":  # and what `mu harness` was asked, behind it
+                edit = name.partition("/")[0]
+                unedited = edit == UNEDITED
+                parts = [] if unedited else [self.fingerprint(f"edits/{edit}")]
+                parts += self._weights
             case _:
                 raise KeyError(artefact)
         text = json.dumps([encode(p) for p in parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def _weights(self) -> list[str]:
+        """What a model's numbers depend on, whatever they are asked."""
+        c = self.config
+        known = self._input(f"model {c.model}", lambda: identity(c.model))
+        return [c.model, known, c.dtype, self.versions["mu_jax"]]
+
     def contents(self, path: str | None) -> str:
-        """A digest of an input file or folder; of one no longer there, the last seen.
+        """A digest of an input file or folder, as it was when this was first asked."""
+        return self._input(f"file {path}", lambda: _digest(path)) if path else ""
+
+    def _input(self, name: str, look: Callable[[], str]) -> str:
+        """What an input of the run is; of one no longer there, what it last was.
 
         So a changed file is noticed, and a run directory works where the file is not.
-        What a name on the hub stands for is taken not to change.
         """
-        if path is None:
-            return ""
-        found = distributed.first(lambda: _digest(path).encode()).decode()
-        return found or self.dir.stamps().get(f"file {path}", "")
+        if name not in self._inputs:
+            found = distributed.first(lambda: look().encode()).decode()
+            self._inputs[name] = found or self.dir.stamped(_input_stamp(name))
+        return self._inputs[name]
 
-    def fresh(self, artefact: str) -> bool:
-        """Whether it exists and was made with the present settings."""
-        return self.dir.stamps().get(artefact) == self.fingerprint(artefact)
+    def fresh(self, artefact: str, asked: str = "") -> bool:
+        """Whether it is there, made with the present settings.
+
+        `asked` is what a command adds to them: see `stamp`.
+        """
+        return self.dir.stamped(artefact) == self.fingerprint(artefact) + asked
+
+    def rows(self) -> list[Row]:
+        """All rows measured with the present settings; says which there are of others.
+
+        Evaluations come first, then what other commands measured, model by model.
+        """
+        kinds, attacks = (
+            ("evals", "masks", "attacks", "harness"),
+            [*self.config.attacks],
+        )
+        models = (UNEDITED, *self.config.edited)
+
+        def order(artefact: str) -> tuple:
+            kind, *names = artefact.split("/")
+            if kind == "attacks":
+                names = [names[1], f"{attacks.index(names[0]):03}"]
+            return kinds.index(kind), models.index(names[0]), names[1:]
+
+        found = self.dir.measured()
+        now = [artefact for artefact in found if self._measured_now(artefact)]
+        for artefact in set(found) - set(now):
+            self.console.say(f"  {artefact}: of other settings, left out")
+        return [
+            r
+            for artefact in sorted(now, key=order)
+            for r in self.dir.read_rows(artefact)
+        ]
+
+    def _measured_now(self, artefact: str) -> bool:
+        try:
+            now = self.fingerprint(artefact)
+        except LookupError:
+            return False  # of a model or an attack that the config no longer has
+        return self.dir.stamped(artefact).startswith(now)
 
     def need(self, artefact: str, stage: str) -> None:
         """Raises UserError unless `artefact` is there and up to date."""
-        made = self.dir.stamps().get(artefact)
+        made = self.dir.stamped(artefact)
         if made != self.fingerprint(artefact):
             state = "was made with other settings" if made else "is missing"
             raise UserError(
@@ -256,14 +312,18 @@ class Run:
             )
 
     def todo(self, artefacts: list[str]) -> Iterator[str]:
-        """Those to be made; each is stamped when the caller comes back for the next."""
+        """Those to be made; each is stamped when the caller comes back for the next.
+
+        Meanwhile no other command makes the same one.
+        """
         for artefact in artefacts:
             self.preemption.check()
             if self.fresh(artefact) and not self.force:
                 self.console.say(f"  {artefact}: up to date")
             else:
-                yield artefact
-                self._stamp(artefact)
+                with self.dir.held(artefact):
+                    yield artefact
+                    self.stamp(artefact)
             self.dir.remove(f"{artefact}/state")  # of use only to what is unfinished
 
     def adopt(self, other: RunDir) -> None:
@@ -278,32 +338,34 @@ class Run:
         }
         for kind, names in named.items():
             files |= {f"{kind}/{name}": (f"{kind}/{name}.json",) for name in names}
-        stamps = other.stamps()
         for artefact, names in files.items():
-            same = stamps.get(artefact) == self.fingerprint(artefact)
+            same = other.stamped(artefact) == self.fingerprint(artefact)
             if same and not self.fresh(artefact):
+                self.dir.unstamp(artefact)
                 for name in names:
                     self.dir.write_text(name, other.read_text(name))
-                self._stamp(artefact)
+                self.stamp(artefact)
 
-    def _stamp(self, artefact: str) -> None:
+    def stamp(self, artefact: str, asked: str = "") -> None:
+        """Says that an artefact is whole, made with the present settings and inputs.
+
+        `asked` is what a command adds to the settings: a text of its own.
+        """
         self.dir.write_json("config.json", self.provenance)
-        stamps = {artefact: self.fingerprint(artefact)}
-        for path in filter(None, (self.config.facts.path, self.config.text.path)):
-            stamps[f"file {path}"] = self.contents(path)
-        self.dir.stamp(stamps)
+        fingerprint = self.fingerprint(artefact) + asked
+        for name, found in self._inputs.items():
+            if found:
+                self.dir.stamp(_input_stamp(name), found)
+        self.dir.stamp(artefact, fingerprint)
+
+
+def _input_stamp(name: str) -> str:
+    """Where it stands what an input was when it was last there."""
+    return f"inputs/{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _digest(path: str | None) -> str:
     """Of the contents of a file or folder; empty where there is none."""
-    if path is None:
-        return ""
-    source = Path(path)
     with suppress(OSError):
-        files = sorted(f for f in source.rglob("*") if f.is_file())
-        digest = hashlib.sha256()
-        for file in files if source.is_dir() else [source]:
-            digest.update(f"{file.relative_to(source)}\n".encode())
-            digest.update(file.read_bytes())
-        return digest.hexdigest()[:16]
+        return digest(Path(path)) if path else ""
     return ""

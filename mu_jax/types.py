@@ -262,7 +262,7 @@ UNEDITED = "unedited"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measurement with its provenance; one line of `evals.jsonl`.
+    """One measurement with its provenance; one line of `evals/NAME.jsonl`.
 
     `values` has one number a fact (or sequence), in the order of the facts, so that
     models can be compared in pairs. `mean`, and the interval from `low` to `high`, are

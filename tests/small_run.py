@@ -142,11 +142,9 @@ def unfinished(
     """A copy of the run without its edits, and its cache; artefacts are to be made."""
     run = folder / "small"
     shutil.copytree(small[1], run)
-    stamps = json.loads((run / "stamps.json").read_text())
     for artefact in artefacts:
-        del stamps[artefact]
+        (run / "stamps" / artefact).unlink()
     shutil.rmtree(run / "edits")
-    (run / "stamps.json").write_text(json.dumps(stamps))
     return run, small[0].parent / "cache"
 
 

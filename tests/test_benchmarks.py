@@ -55,9 +55,10 @@ def run(tmp_path, tiny):
         params[label] = name_axes(label, moved, tiny.spec)
     edits.save(made.dir.edit("attribution") / "params", params)
     artefact = "edits/attribution"
-    made.dir.stamp({artefact: made.fingerprint(artefact)})
+    made.stamp(artefact)
     made.dir.write_json("config.json", {"config": encode(config)})
-    made.dir.write_rows([OTHER])
+    made.dir.write_rows("evals/unedited", [OTHER])
+    made.stamp("evals/unedited")
     return made
 
 
@@ -68,7 +69,7 @@ def said(run):
 def test_rows_join_those_of_the_run(run, harness, tiny):
     names = ("unedited", "attribution")
     found = benchmark(run, harness, names)
-    stored = run.dir.read_rows()
+    stored = run.rows()
     assert stored[0] == OTHER
     key = lambda row: (row.model, row.prompt, row.metric)
     assert sorted(stored[1:], key=key) == sorted(found, key=key)
@@ -85,22 +86,28 @@ def test_rows_join_those_of_the_run(run, harness, tiny):
 
 def test_what_is_measured_is_not_measured_again(run, harness):
     benchmark(run, harness, ["unedited"])
-    first = run.dir.read_rows()
+    first = run.rows()
     benchmark(run, harness, ["unedited"])
     assert said(run).count("asking") == 2 and said(run).count("up to date") == 2
     few = dataclasses.replace(harness, tasks=("mu_choice",), limit=2)
     benchmark(run, few, ["unedited"])
     assert said(run).count("asking") == 3
-    changed = {(r.eval, r.prompt) for r in run.dir.read_rows() if r not in first}
+    changed = {(r.eval, r.prompt) for r in run.rows() if r not in first}
     assert changed == {("harness", "mu_choice")}
-    assert OTHER in run.dir.read_rows() and len(run.dir.read_rows()) == len(first)
+    assert OTHER in run.rows() and len(run.rows()) == len(first)
     run.force = True
     benchmark(run, few, ["unedited"])
     assert said(run).count("asking") == 4
-    run.force = False
-    run.dir.write_rows([OTHER])  # as an evaluation might leave it
-    benchmark(run, few, ["unedited"])
-    assert said(run).count("asking") == 5
+
+
+def test_rows_of_another_model_or_edit_are_left_out(run, harness):
+    few = dataclasses.replace(harness, tasks=("mu_choice",), limit=2)
+    both = benchmark(run, few, ["unedited", "attribution"])
+    assert len(run.rows()) == 1 + len(both)
+    edit = dataclasses.replace(run.config.edit, steps=99)
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, edit=edit))
+    assert {row.model for row in other.rows()} == {"unedited"}
+    assert "harness/attribution/mu_choice: of other settings, left out" in said(run)
 
 
 def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
@@ -111,7 +118,7 @@ def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
     run.config = dataclasses.replace(run.config, selections={})
     with pytest.raises(UserError, match=r"a run without edits; .*--edit unedited"):
         benchmark(run, harness)
-    assert run.dir.read_rows() == [OTHER]
+    assert run.rows() == [OTHER]
 
 
 def test_the_command(run, folder, capfd, tmp_path, monkeypatch):
@@ -125,7 +132,7 @@ def test_the_command(run, folder, capfd, tmp_path, monkeypatch):
     for model in ("unedited", "attribution"):
         lines = shown[shown.index(f"\n {model} ") :].splitlines()
         assert re.search(r"0\.\d\d", lines[1]) and re.search(r"\[0\.\d\d, ", lines[2])
-    assert len(run.dir.read_rows()) > 1
+    assert len(run.rows()) > 1
     for args, message in (
         ([path], "the following arguments are required: --tasks"),
         ([path, "--tasks", "a", "--limit", "x"], "invalid int value: 'x'"),

@@ -253,7 +253,8 @@ def finished(tmp_path_factory):
 
 
 def rows_of(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "evals.jsonl").read_text().splitlines()]
+    files = sorted((run / "evals").glob("*.jsonl"))
+    return [json.loads(line) for f in files for line in f.read_text().splitlines()]
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -262,12 +263,14 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def test_a_run_makes_every_artefact(finished):
     _, run = finished
-    expected = ["config.json", "stamps.json", "asked.jsonl", "facts.jsonl"]
+    expected = ["config.json", "asked.jsonl", "facts.jsonl"]
     expected += [f"scores/{name}.json" for name in ("probes", "attribution")]
     expected += [f"selections/{name}.json" for name in SELECTIONS]
     expected += [f"edits/{name}/history.jsonl" for name in SELECTIONS]
     expected += [f"edits/{name}/params" for name in SELECTIONS]
-    expected += ["evals.jsonl", "report.html", "report.md"]
+    expected += [f"evals/{name}.jsonl" for name in ("unedited", *SELECTIONS)]
+    expected += [f"stamps/evals/{name}" for name in ("unedited", *SELECTIONS)]
+    expected += ["report.html", "report.md"]
     assert [name for name in expected if not (run / name).exists()] == []
     assert not [p for p in run.rglob("*") if p.name.startswith(".")]
 
@@ -394,11 +397,11 @@ def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(
 ):
     run = tmp_path / "copy"
     shutil.copytree(finished[1], run)
-    with (run / "evals.jsonl").open("a") as file:
-        file.write('{"model": "unedi')
-    n = len(rows_of(finished[1])) + 1
+    with (run / "evals/flu.jsonl").open("a") as file:
+        file.write('{"model": "flu')
+    n = len([row for row in rows_of(finished[1]) if row["model"] == "flu"]) + 1
     line = refused(capsys, "report", str(run))
-    assert f"evals.jsonl, line {n} is damaged" in line
+    assert f"evals/flu.jsonl, line {n} is damaged" in line
 
 
 # ---- CounterFact, and every localizer that patches
@@ -474,7 +477,7 @@ def cities(tmp_path_factory):
 
 def test_counterfact_makes_every_artefact(cities):
     config, run = load(str(cities[0])), cities[1]
-    expected = ["config.json", "asked.jsonl", "facts.jsonl", "evals.jsonl"]
+    expected = ["config.json", "asked.jsonl", "facts.jsonl", "evals/unedited.jsonl"]
     expected += [f"scores/{name}.json" for name in config.localizers]
     for name in config.selections:
         expected += [f"selections/{name}.json", f"edits/{name}/params"]
@@ -595,9 +598,7 @@ def interrupted(cities, tmp_path_factory):
     run = tmp_path_factory.mktemp("killed") / "cities"
     shutil.copytree(cities[1], run)
     (run / "scores" / "tracing.json").unlink()
-    stamps = json.loads((run / "stamps.json").read_text())
-    del stamps["scores/tracing"]
-    (run / "stamps.json").write_text(json.dumps(stamps))
+    (run / "stamps" / "scores" / "tracing").unlink()
     args = [sys.executable, "-m", "mu_jax", "localize", str(run)]
     with (run.parent / "said").open("w") as said:
         process = subprocess.Popen(args, cwd=ROOT, stdout=said, stderr=said)
@@ -615,15 +616,15 @@ def interrupted(cities, tmp_path_factory):
 
 def lines_of(run: Path) -> int:
     """How many cells the unfinished sweep of a run has written down."""
-    path = run / "scores" / "tracing.partial.jsonl"
+    path = run / "scores" / "tracing.partial"
     return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
 
 
 def test_a_killed_sweep_leaves_what_it_measured_and_nothing_else(interrupted, capsys):
     assert lines_of(interrupted) > 0
     assert not (interrupted / "scores" / "tracing.json").exists()
-    stamps = json.loads((interrupted / "stamps.json").read_text())
-    assert "scores/tracing" not in stamps and "scores/paths" in stamps
+    stamps = [entry.name for entry in (interrupted / "stamps" / "scores").iterdir()]
+    assert "tracing" not in stamps and "paths" in stamps
     other = ["--selections.attribution.scores", "tracing"]
     line = refused(capsys, "select", str(interrupted), *other)
     assert "scores/tracing" in line and f"run: mu localize {interrupted}" in line
@@ -636,7 +637,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(
     run = tmp_path / "run"
     shutil.copytree(interrupted, run)
     if torn:
-        partial = run / "scores" / "tracing.partial.jsonl"
+        partial = run / "scores" / "tracing.partial"
         lines = partial.read_text().splitlines(keepends=True)
         partial.write_text("".join(lines[:2]) + lines[1][:9])
     assert main(["localize", str(run)]) == 0
@@ -652,7 +653,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(
 def test_what_a_killed_sweep_measured_is_not_measured_again(interrupted, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(interrupted, run)
-    partial = run / "scores" / "tracing.partial.jsonl"
+    partial = run / "scores" / "tracing.partial"
     head, first, *rest = partial.read_text().splitlines(keepends=True)
     key, row = json.loads(first)
     marked = json.dumps([key, [x + 1e6 for x in row]]) + "\n"
@@ -669,7 +670,7 @@ def test_a_killed_sweep_with_other_settings_starts_anew(interrupted, tmp_path, c
     shutil.copytree(interrupted, run)
     fresh = tmp_path / "fresh"
     shutil.copytree(interrupted, fresh)
-    (fresh / "scores" / "tracing.partial.jsonl").unlink()
+    (fresh / "scores" / "tracing.partial").unlink()
     for folder in (run, fresh):
         args = ["localize", str(folder), "--localizers.tracing.corruption.seed", "5"]
         assert main(args) == 0

@@ -70,7 +70,9 @@ def close(run, other) -> None:
         assert a.values.keys() == b.values.keys()
         near(list(a.values.values()), list(b.values.values()))
     assert one.read_selection("top") == two.read_selection("top")
-    for a, b in zip(one.read_rows(), two.read_rows(), strict=True):
+    assert one.measured() == two.measured() != []
+    rows = ([r for a in run.measured() for r in run.read_rows(a)] for run in (one, two))
+    for a, b in zip(*rows, strict=True):
         assert (a.model, a.prompt, a.metric, a.split, a.n) == (
             *(b.model, b.prompt, b.metric, b.split, b.n),
         )

@@ -1,6 +1,9 @@
 """Run directories: what is written is read back, what is damaged is named."""
 
+import contextlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,6 +51,18 @@ def run(tmp_path):
     return RunDir(tmp_path / "run")
 
 
+_WATCHING: list = []
+sys.addaudithook(lambda event, args: [watch(event, args) for watch in _WATCHING])
+
+
+@contextlib.contextmanager
+def audited(watch):
+    """Inside, `watch` is told of everything that is done to files."""
+    _WATCHING.append(watch)
+    yield
+    _WATCHING.remove(watch)
+
+
 def files(run) -> list[str]:
     return sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*"))
 
@@ -74,8 +89,8 @@ def test_selections_are_read_as_written_and_stay_hashable(run):
 
 
 def test_rows_are_read_as_written(run):
-    run.write_rows(ROWS)
-    assert run.read_rows() == ROWS
+    run.write_rows("evals/flu", ROWS)
+    assert run.read_rows("evals/flu") == ROWS
 
 
 @given(text=st.text(), number=st.floats(allow_nan=False))
@@ -85,16 +100,16 @@ def test_any_text_and_number_survive(tmp_path_factory, text, number):
         "m", "recall", "forget", text, "p", (number,), number, None, None, 1, text
     )
     fact = Fact(text, text, text, text, text, text, (text,), (text, text))
-    run.write_rows([row])
+    run.write_rows("evals/m", [row])
     run.write_asked([(fact, number)])
-    assert run.read_rows() == [row]
+    assert run.read_rows("evals/m") == [row]
     assert run.read_asked() == [(fact, number)]
 
 
 def test_a_journal_lies_beside_the_scores_it_is_for(run):
     run.write_scores("x", SCORES)
     run.journal("scores/x", "f")["0.mlp@all"] = [1.0]
-    assert files(run) == ["scores", "scores/x.json", "scores/x.partial.jsonl"]
+    assert files(run) == ["scores", "scores/x.json", "scores/x.partial"]
     assert dict(run.journal("scores/x", "f")) == {"0.mlp@all": [1.0]}
     assert dict(run.journal("scores/x.partial", "f")) == {}
     assert run.read_scores("x") == SCORES
@@ -102,30 +117,145 @@ def test_a_journal_lies_beside_the_scores_it_is_for(run):
     assert files(run) == ["scores", "scores/x.json"]
 
 
-def test_stamps_add_up(run):
-    assert run.stamps() == {}
-    run.stamp({"facts": "a"})
-    run.stamp({"scores/probes": "b", "facts": "c"})
-    assert run.stamps() == {"facts": "c", "scores/probes": "b"}
+def test_an_artefact_has_a_stamp_of_its_own(run):
+    assert run.stamped("facts") == ""
+    for artefact in ("facts", "scores/probes", "attacks/relearn/flu"):
+        run.stamp(artefact, f"of {artefact}")
+    run.stamp("facts", "other")
+    assert run.stamped("facts") == "other"
+    assert run.stamped("attacks/relearn/flu") == "of attacks/relearn/flu"
+    run.unstamp("facts")
+    run.unstamp("facts")
+    assert run.stamped("facts") == "" != run.stamped("scores/probes")
 
 
-def test_an_artefact_is_replaced_whole_and_nothing_partial_is_left(run):
-    run.write_rows(ROWS)
-    run.write_rows(ROWS[:1])
-    assert run.read_rows() == ROWS[:1]
-    assert files(run) == ["evals.jsonl"]
+WRITERS = {
+    "facts": lambda run: run.write_facts(FACTS),
+    "scores/a": lambda run: run.write_scores("a", SCORES),
+    "selections/flu": lambda run: run.write_selection(SELECTION),
+    "parts/flu/1of2": lambda run: run.write_selection(SELECTION, "parts/flu/1of2"),
+    "edits/flu": lambda run: run.clear_edit("flu", keep=("state",)),
+    "evals/flu": lambda run: run.write_rows("evals/flu", ROWS),
+    "attacks/a/flu": lambda run: run.write_rows("attacks/a/flu", ROWS),
+}
+
+
+@pytest.mark.parametrize("artefact", WRITERS)
+def test_a_stamp_goes_before_its_artefact_is_touched(run, artefact, monkeypatch):
+    """At every file that is replaced or removed, the stamp is gone already."""
+    write, seen = WRITERS[artefact], []
+    write(run)
+    run.write_text("edits/flu/params/x", "")
+    for other in WRITERS:
+        run.stamp(other, "whole")
+
+    def watch(event, args):
+        if event in ("os.rename", "os.remove", "os.rmdir", "tempfile.mkstemp"):
+            seen.append((str(args[0]), (run.path / "stamps" / artefact).exists()))
+
+    with audited(watch):
+        write(run)
+    touched = [there for name, there in seen if "/stamps/" not in name]
+    assert touched and not any(touched)
+    assert {a for a in WRITERS if not run.stamped(a)} == {artefact}
+
+
+def test_samples_are_part_of_an_evaluation(run):
+    run.stamp("evals/flu", "whole")
+    run.write_samples("flu", [{"said": "x"}])
+    assert run.stamped("evals/flu") == ""
+    assert run.read_samples("flu") == [{"said": "x"}] and run.read_samples("late") == []
+
+
+def test_what_is_measured_lies_in_files_of_its_own(run):
+    for artefact in ("evals/flu", "attacks/a/flu", "attacks/a/late", "harness/flu/x"):
+        run.write_rows(artefact, ROWS)
+    run.journal("attacks/b/flu", "f")["x"] = [1.0]
+    (run.path / "evals/.flu.jsonl").touch()
+    run.write_rows("attacks/a/flu", ROWS[:1])
+    expected = ["attacks/a/flu", "attacks/a/late", "evals/flu", "harness/flu/x"]
+    assert sorted(run.measured()) == expected
+    assert run.read_rows("attacks/a/flu") == ROWS[:1]
+    assert run.read_rows("attacks/a/late") == ROWS
 
 
 def test_a_write_that_fails_leaves_what_was_there(run):
-    run.write_json("stamps.json", {"facts": "a"})
+    run.write_json("x.json", {"facts": "a"})
     with pytest.raises(UnicodeEncodeError):
-        run.write_text("stamps.json", "x" * 100_000 + "\ud800")
+        run.write_text("x.json", "x" * 100_000 + "\ud800")
     with pytest.raises(TypeError):
-        run.write_json("stamps.json", {"facts": np.float32(1)})
+        run.write_json("x.json", {"facts": np.float32(1)})
     with pytest.raises(TypeError):
-        run.write_lines("stamps.json", [{"ok": 1}, {"facts": object()}])
-    assert run.stamps() == {"facts": "a"}
-    assert files(run) == ["stamps.json"]
+        run.write_lines("x.json", [{"ok": 1}, {"facts": object()}])
+    assert run.read_json("x.json", "") == {"facts": "a"}
+    assert files(run) == ["x.json"]
+
+
+LINKED = {
+    "edits/flu": (
+        lambda run: run.clear_edit("flu"),
+        lambda run: run.clear_edit("flu", keep=("state",)),
+        lambda run: run.edit("flu"),
+        lambda run: run.read_edited("flu"),
+        lambda run: run.write_edited(SELECTION),
+        lambda run: run.remove("edits/flu/state"),
+    ),
+    "edits/flu/state": (
+        lambda run: run.clear_edit("flu", keep=("state",)),
+        lambda run: run.folder("edits/flu/state"),
+        lambda run: run.remove("edits/flu/state"),
+    ),
+    "edits": (lambda run: run.clear_edit("flu"), lambda run: run.edit("flu")),
+    "scores": (
+        lambda run: run.read_scores("x"),
+        lambda run: run.write_scores("x", SCORES),
+        lambda run: run.journal("scores/x", "f"),
+    ),
+    "scores/x.partial": (lambda run: run.journal("scores/x", "f"),),
+    "evals": (
+        lambda run: run.measured(),
+        lambda run: run.write_rows("evals/flu", ROWS),
+    ),
+    "stamps": (
+        lambda run: run.stamp("facts", "x"),
+        lambda run: run.stamped("facts"),
+        lambda run: run.write_facts(FACTS),
+    ),
+    "facts.jsonl": (
+        lambda run: run.read_facts(),
+        lambda run: run.write_facts(FACTS),
+        lambda run: run.exists("facts.jsonl"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_links_are_refused_and_lead_nowhere(run, tmp_path, name):
+    outside = tmp_path / "outside"
+    (outside / "params").mkdir(parents=True)
+    for file in ("params/x", "selection.json", "flu.jsonl", "x.json", "facts"):
+        (outside / file).write_text("mine")
+    before = sorted(outside.rglob("*"))
+    (run.path / name).parent.mkdir(parents=True)
+    target = outside / "selection.json" if "." in name else outside
+    (run.path / name).symlink_to(target)
+    for call in LINKED[name]:
+        with pytest.raises(UserError, match="is a symbolic link"):
+            call(run)
+    assert sorted(outside.rglob("*")) == before
+    assert all(f.read_text() == "mine" for f in before if f.is_file())
+
+
+def test_two_commands_do_not_make_the_same(run):
+    held = "import sys, pathlib; from mu_jax.run_dir import RunDir\n"
+    held += "with RunDir(pathlib.Path(sys.argv[1])).held('edits/flu'): print('mine')"
+    command = [sys.executable, "-c", held, str(run.path)]
+    with run.held("edits/flu"), run.held("edits/late"), run.held("edits/flu"):
+        other = subprocess.run(command, capture_output=True, text=True)
+    assert "another command is making edits/flu" in other.stderr
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "mine\n", done.stderr
+    assert files(run) == ["stamps", "stamps/edits"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +284,8 @@ def test_names_that_would_leave_their_folder_are_refused(run, name):
     [
         (lambda run: run.read_facts(), "facts.jsonl", "facts"),
         (lambda run: run.read_asked(), "asked.jsonl", "facts"),
-        (lambda run: run.read_rows(), "evals.jsonl", "evaluate"),
+        (lambda run: run.read_rows("evals/a"), "evals/a.jsonl", "evaluate"),
+        (lambda run: run.read_rows("attacks/a/b"), "attacks/a/b.jsonl", "attack"),
         (lambda run: run.read_scores("probes"), "scores/probes.json", "localize"),
         (lambda run: run.read_selection("flu"), "selections/flu.json", "select"),
     ],
@@ -185,13 +316,12 @@ DAMAGE = {
 def test_a_damaged_line_is_named_with_its_file(run, file, damage):
     run.write_facts(FACTS)
     run.write_asked([(FACT, 0.5)])
-    run.write_rows(ROWS)
-    name = {"rows": "evals"}.get(file, file) + ".jsonl"
-    path = run.path / name
+    run.write_rows("evals/flu", ROWS)
+    path = run.path / ("evals/flu.jsonl" if file == "rows" else f"{file}.jsonl")
     first = path.read_bytes().splitlines(keepends=True)[0]
     path.write_bytes(first + damage + b"\n")
     with pytest.raises(UserError) as error:
-        getattr(run, f"read_{file}")()
+        run.read_rows("evals/flu") if file == "rows" else getattr(run, f"read_{file}")()
     assert f"{path}, line 2 is damaged" in str(error.value)
     assert "delete it and run its stage again" in str(error.value)
 
@@ -206,13 +336,6 @@ def test_damaged_json_is_named(run, damage):
         with pytest.raises(UserError) as error:
             read("x")
         assert f"{path} is damaged" in str(error.value)
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_stamps_count_as_none(run, damage):
-    run.path.mkdir()
-    (run.path / "stamps.json").write_bytes(damage)
-    assert not {"facts", "scores/probes"} & run.stamps().keys()
 
 
 def test_lines_are_json_that_any_reader_takes(run):
@@ -234,7 +357,7 @@ def test_what_is_kept_stays_when_a_folder_is_emptied(run):
 
 def test_a_file_that_is_far_too_large_is_not_read(run):
     run.path.mkdir(parents=True)
-    with (run.path / "evals.jsonl").open("wb") as file:
+    with (run.path / "facts.jsonl").open("wb") as file:
         file.truncate((1 << 30) + 1)  # takes no room on disk
-    with pytest.raises(UserError, match=r"evals\.jsonl has 1073741825 bytes"):
-        run.read_rows()
+    with pytest.raises(UserError, match=r"facts\.jsonl has 1073741825 bytes"):
+        run.read_facts()

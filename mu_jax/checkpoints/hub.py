@@ -1,7 +1,9 @@
 """Models of the Hugging Face hub, as local directories in the hub's own cache."""
 
+import functools
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from mu_jax.errors import UserError
@@ -18,10 +20,39 @@ _FILES = (
     "chat_template.jinja",
 )
 
+_PATIENCE = 10.0
+"""Seconds to wait for the hub to say which commit a name stands for."""
+
 
 def is_id(name: str) -> bool:
     """Whether `name` spells a model of the hub, `owner/name[@revision]`."""
     return bool(_ID.fullmatch(name))
+
+
+@functools.cache
+def commit(name: str) -> str:
+    """The commit that `name` stands for, asked of the hub once a process.
+
+    Where the hub cannot be reached it is that of what was fetched last; empty where
+    there is neither.
+    """
+    import huggingface_hub
+
+    match = _ID.fullmatch(name)
+    if match is None:
+        return ""
+    repository, revision = match.groups()
+    with suppress(Exception):  # whatever is wrong, `fetch` says
+        found = huggingface_hub.HfApi().model_info(
+            repository, revision=revision, timeout=_PATIENCE
+        )
+        return found.sha or ""
+    with suppress(Exception):
+        kept = huggingface_hub.snapshot_download(
+            repository, revision=revision, local_files_only=True
+        )
+        return Path(kept).name
+    return ""
 
 
 def fetch(name: str, progress: Progress = silent) -> Path:
@@ -47,7 +78,7 @@ def fetch(name: str, progress: Progress = silent) -> Path:
     try:
         found = huggingface_hub.snapshot_download(
             repository,
-            revision=revision,
+            revision=commit(name) or revision,
             allow_patterns=list(_FILES),
             ignore_patterns=["*/*"],
         )

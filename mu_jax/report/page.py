@@ -3,7 +3,7 @@
 import base64
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from mu_jax.report import (
 from mu_jax.report.grid import Grid
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
-from mu_jax.types import UNEDITED, Scores
+from mu_jax.types import UNEDITED, Row, Scores
 
 
 class Section(NamedTuple):
@@ -40,9 +40,13 @@ class Section(NamedTuple):
     grid: Grid | None = None
 
 
-def write(run: RunDir, config: Config) -> Path:
-    """Writes both files from what the run directory holds; returns the page's path."""
-    table = tables.Table(run.read_rows())
+def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
+    """Writes both files from rows and what the run directory holds.
+
+    Returns:
+      The page's path.
+    """
+    table = tables.Table(rows)
     results = list(_results(table, _edited(run, config)))
     splits = [s for s in run.read_facts().splits if s != "reserved"]
     details = [g for split in splits if (g := tables.details(table, split))]
@@ -61,7 +65,7 @@ def write(run: RunDir, config: Config) -> Path:
         details=details,
         pictures=[_shown(section) for section in pictures],
         agreement=agreement,
-        samples=samples(run),
+        samples=samples(run, (UNEDITED, *config.edited)),
         settings=run.read_json("config.json", "facts"),
         facts=[k for k in run.read_facts().known if k.split == "forget"],
     )
@@ -74,20 +78,18 @@ def write(run: RunDir, config: Config) -> Path:
     return run.path / "report.html"
 
 
-def show(run: RunDir, config: Config, console: Console) -> None:
+def show(run: RunDir, config: Config, rows: Sequence[Row], console: Console) -> None:
     """Prints the summary, and what attacks brought back if there were any."""
-    table = tables.Table(run.read_rows())
+    table = tables.Table(rows)
     grids = [tables.summary(table, _edited(run, config)), attacks.worst_cases(table)]
     for grid in filter(None, grids):
         terminal.show(grid, console)
 
 
-def samples(run: RunDir) -> list[dict]:
+def samples(run: RunDir, models: Sequence[str]) -> list[dict]:
     """What was said before and after, one record a question: {asked, said: {model}}."""
-    if not run.exists("samples.jsonl"):
-        return []
     out: dict[tuple[str, ...], dict] = {}
-    for record in run.read_lines("samples.jsonl", "evaluate"):
+    for record in (record for name in models for record in run.read_samples(name)):
         where = tuple(str(record.get(k)) for k in ("split", "prompt", "fact"))
         entry = out.setdefault(
             where, {"where": where, "asked": str(record.get("asked")), "said": {}}

@@ -38,7 +38,7 @@ def attack(run: Run) -> None:
                 # One of a set that these facts give nothing to: the others go on.
                 run.console.say(f"  {kind} is left out: {error}")
                 rows = []
-            run.dir.replace_rows(rows, name, (kind,))
+            run.dir.write_rows(artefact, rows)
             journal.finish()
 
 

@@ -29,7 +29,7 @@ def edit(run: Run) -> None:
         selection, how = _plan(run, name)
         forget, keep = training_prompts(run, found.forget, found.retain)
         text, _ = run.config.text.load(run.model.tokenizer)
-        run.dir.remove(artefact, keep=() if run.force else ("state",))
+        run.dir.clear_edit(name, keep=() if run.force else ("state",))
         rest = {}
         if isinstance(how, ROME | MEMIT):
             rest["covariances"] = run.covariances()
@@ -77,7 +77,7 @@ def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
             journal = run.journal(artefact)
             scores = contrasted(run, localizer, forget[cut], journal)
             found = dataclasses.replace(selected(run, name, scores), name=part)
-            run.dir.write_selection(found)
+            run.dir.write_selection(found, artefact)
             journal.finish()
         out.append(run.dir.read_selection(part))
     return tuple(out)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from mu_jax.evals import EVALS, recall
+from mu_jax.evals import recall
 from mu_jax.evals.depth import Baseline
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
@@ -27,7 +27,7 @@ def evaluate(run: Run) -> None:
             *_read(run, name, model),
             *_latent(run, name, model, found, control),
         ]
-        run.dir.replace_rows(rows, name, EVALS)
+        run.dir.write_rows(artefact, rows)
         _sample(run, name, model, found)
 
 
@@ -44,7 +44,7 @@ def _recalled(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
 def telling(run: Run) -> list[Format]:
     """The formats in which the unedited model answers better than a constant would."""
     run.need(f"evals/{UNEDITED}", "evaluate")
-    before = (r for r in run.dir.read_rows() if r.model == UNEDITED)
+    before = run.dir.read_rows(f"evals/{UNEDITED}")
     told = {r.prompt for r in before if r.eval == "recall" and not r.note}
     return [t for t in run.config.facts.templates if t.name in told]
 
@@ -91,10 +91,6 @@ def _control(run: Run, found: Facts) -> tuple[tuple[Fact, ...], Baseline]:
 
 def _sample(run: Run, name: str, model: Model, found: Facts) -> None:
     """A few answers in its own words, to read."""
-    if not run.config.samples:
-        return
-    made = run.config.samples(model, name, found, run.config.facts.templates)
-    path = "samples.jsonl"
-    kept = list(run.dir.read_lines(path, "evaluate")) if run.dir.exists(path) else []
-    others = [record for record in kept if record.get("model") != name]
-    run.dir.write_lines(path, [*others, *map(dataclasses.asdict, made)])
+    how, formats = run.config.samples, run.config.facts.templates
+    made = how(model, name, found, formats) if how else ()
+    run.dir.write_samples(name, map(dataclasses.asdict, made))

@@ -30,4 +30,4 @@ def mask(run: Run) -> None:
                 run.console.progress,
                 snapshots,
             )
-        run.dir.replace_rows(rows, name, ("mask",))
+        run.dir.write_rows(artefact, rows)

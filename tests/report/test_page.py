@@ -53,18 +53,22 @@ def filled(path, config=CONFIG, evil="fine", scores=ALL) -> RunDir:
         run.write_lines(f"edits/{name}/history.jsonl", steps)
     models = ("unedited", *config.selections)
     asked = {"split": "forget", "prompt": "train", "fact": evil, "asked": evil}
-    said = [{"model": model, **asked, "said": f"{evil} \x00"} for model in models]
-    run.write_lines("samples.jsonl", said)
+    for model in models:
+        run.write_samples(model, [{"model": model, **asked, "said": f"{evil} \x00"}])
+    return run
+
+
+def rows(config=CONFIG, evil="fine") -> list[Row]:
+    """What an evaluation might have measured."""
     note = f"not informative: {evil}"
-    run.write_rows(
+    return [
         Row(*where, (0.5,) * 8, 0.5, 0.4, 0.6, 8, note=note if prompt == "mcq" else "")
-        for model in models
-        for split in splits
+        for model in ("unedited", *config.selections)
+        for split in ("forget", "retain", "heldout")
         for prompt in FORMATS
         for metric in ("choice_true", "choice_injected")
         for where in [(model, "recall", split, prompt, metric)]
-    )
-    return run
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def run(tmp_path_factory):
 def text(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return page.write(run, CONFIG).read_text(encoding="utf-8")
+        return page.write(run, CONFIG, rows(evil=EVIL)).read_text(encoding="utf-8")
 
 
 def test_nothing_that_a_run_holds_is_markup(text):
@@ -122,7 +126,7 @@ def test_two_localizers_of_one_kind_have_headings_of_their_own(tmp_path):
     pair = {"tracing": CausalTracing(), "noise": CausalTracing()}
     config = Config("x", localizers=pair, selections={})
     run = filled(tmp_path, config, scores={**ALL, "noise": ALL["tracing"]})
-    text = page.write(run, config).read_text(encoding="utf-8")
+    text = page.write(run, config, rows(config)).read_text(encoding="utf-8")
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert "What restores the answer" in headings
     assert "What restores the answer (noise)" in headings
@@ -130,7 +134,7 @@ def test_two_localizers_of_one_kind_have_headings_of_their_own(tmp_path):
 
 
 def test_the_summary_is_shown_in_the_terminal(run, capsys):
-    page.show(run, CONFIG, Console())
+    page.show(run, CONFIG, rows(), Console())
     said = capsys.readouterr()
     assert "Selections compared" in said.out + said.err
     assert "flu" in said.out + said.err

@@ -6,6 +6,9 @@ import shutil
 import pytest
 
 from mu_jax.__main__ import main
+from mu_jax.config import load
+from mu_jax.console import Console
+from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
 BASELINES = """
@@ -53,7 +56,12 @@ def run(small, tmp_path_factory):
 
 
 def rows(run):
-    return RunDir(run).read_rows()
+    """Those that are there, and were made with the run's settings."""
+    return Run(load(str(run)), RunDir(run), Console()).rows()
+
+
+def contents(run) -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in sorted(run.rglob("*")) if f.is_file()}
 
 
 def refused(capsys, *args) -> str:
@@ -81,11 +89,12 @@ def test_an_attack_adds_rows_and_changes_none(attacked):
 
 
 def test_an_attack_that_is_done_is_not_made_again(run, attacked, capsys):
-    stamp = (run / "evals.jsonl").stat().st_mtime_ns
+    files = [run / f"attacks/{kind}/top.jsonl" for kind in ("quantize", "restore")]
+    stamps = [file.stat().st_mtime_ns for file in files]
     options = ["--attack", "quantize,restore", "--attack-seeds", "0", "1"]
     assert main(["attack", str(run), *options]) == 0
     assert capsys.readouterr().err.count("up to date") == 2
-    assert (run / "evals.jsonl").stat().st_mtime_ns == stamp
+    assert [file.stat().st_mtime_ns for file in files] == stamps
 
 
 def test_evaluating_again_leaves_attacks_alone(run, attacked):
@@ -105,21 +114,19 @@ def test_evaluating_again_leaves_attacks_alone(run, attacked):
     ],
 )
 def test_an_attack_that_makes_no_sense_is_refused(run, attacked, capsys, options, said):
-    before = (run / "evals.jsonl").read_bytes()
+    before = contents(run)
     assert said in refused(capsys, "attack", run, *options)
-    assert (run / "evals.jsonl").read_bytes() == before
+    assert contents(run) == before
 
 
 def test_an_attack_on_a_run_without_edits_says_who_makes_them(small, tmp_path, capsys):
     bare = tmp_path / "bare"
     shutil.copytree(small[1], bare)
     shutil.rmtree(bare / "edits")
-    stamps = json.loads((bare / "stamps.json").read_text())
-    kept = {k: v for k, v in stamps.items() if not k.startswith("edits")}
-    (bare / "stamps.json").write_text(json.dumps(kept))
-    before = (bare / "evals.jsonl").read_bytes()
+    shutil.rmtree(bare / "stamps/edits")
+    before = contents(bare)
     assert "mu edit" in refused(capsys, "attack", bare)
-    assert (bare / "evals.jsonl").read_bytes() == before
+    assert contents(bare) == before
 
 
 def test_a_mask_has_a_curve_and_a_control(run):
