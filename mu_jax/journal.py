@@ -1,23 +1,43 @@
 """A mapping kept on disk as it grows, so that a sweep cut short goes on where it was.
 
-One JSON record a line: first the fingerprint of the settings, then [key, value]. What
-was made with other settings, or is damaged, counts as nothing; a last line cut off by a
-crash is dropped. Of several processes process 0 reads and writes, and all have it.
+One JSON record a line: first the fingerprint of the settings, then [key, value]; a
+value is a list of numbers unless a `Form` says otherwise. What was made with other
+settings, or is damaged, counts as nothing; a last line cut off by a crash is dropped.
+Of several processes process 0 reads and writes, and all have it.
 """
 
 import json
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mu_jax import distributed
+
+
+class Form(NamedTuple):
+    """How a value is written as JSON, and built from it again.
+
+    `read` raises ValueError, TypeError or LookupError for what `write` never wrote.
+    """
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def _numbers(row: Any) -> list[float]:
+    if not isinstance(row, list) or not all(isinstance(x, int | float) for x in row):
+        raise ValueError(f"{row!r} is no list of numbers")
+    return [float(number) for number in row]
+
+
+NUMBERS = Form(list, _numbers)
 
 
 class Journal(MutableMapping[str, Any]):
     """The records at `path` that were made under `fingerprint`."""
 
-    def __init__(self, path: Path, fingerprint: str):
-        self.path, self.fingerprint = path, fingerprint
+    def __init__(self, path: Path, fingerprint: str, form: Form = NUMBERS):
+        self.path, self.fingerprint, self.form = path, fingerprint, form
         self._records = self._read()
         self._file = None
 
@@ -28,7 +48,7 @@ class Journal(MutableMapping[str, Any]):
         if distributed.is_writer():
             if self._file is None:
                 self._file = self._begin()
-            self._file.write(json.dumps([key, value]) + "\n")
+            self._file.write(self._line(key, value))
             self._file.flush()
         self._records[key] = value
 
@@ -61,8 +81,9 @@ class Journal(MutableMapping[str, Any]):
             if json.loads(lines[0]) != {"fingerprint": self.fingerprint}:
                 return {}
             whole = [line for line in lines[1:] if line.endswith("\n")]
-            return {str(key): _numbers(row) for key, row in map(json.loads, whole)}
-        except (OSError, ValueError, TypeError, IndexError, RecursionError):
+            records = map(json.loads, whole)
+            return {str(key): self.form.read(value) for key, value in records}
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return {}
 
     def _begin(self):
@@ -72,13 +93,10 @@ class Journal(MutableMapping[str, Any]):
         file = fresh.open("w", encoding="utf-8")
         file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
         for key, value in self._records.items():
-            file.write(json.dumps([key, value]) + "\n")
+            file.write(self._line(key, value))
         file.flush()
         fresh.replace(self.path)
         return file
 
-
-def _numbers(row: Any) -> list[float]:
-    if not isinstance(row, list) or not all(isinstance(x, int | float) for x in row):
-        raise ValueError(f"{row!r} is no list of numbers")
-    return [float(number) for number in row]
+    def _line(self, key: str, value: Any) -> str:
+        return json.dumps([key, self.form.write(value)]) + "\n"

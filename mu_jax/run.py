@@ -24,7 +24,7 @@ from mu_jax.console import Console
 from mu_jax.digests import digest
 from mu_jax.edits.covariance_files import MomentFolder
 from mu_jax.errors import UserError
-from mu_jax.journal import Journal
+from mu_jax.journal import NUMBERS, Form, Journal
 from mu_jax.load import identity, load
 from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
@@ -149,9 +149,9 @@ class Run:
         self.console.progress(what, done, total)
         self.preemption.check()
 
-    def journal(self, artefact: str) -> Journal:
+    def journal(self, artefact: str, form: Form = NUMBERS) -> Journal:
         """What has been measured of an artefact under way; nothing after --force."""
-        journal = self.dir.journal(artefact, self.fingerprint(artefact))
+        journal = self.dir.journal(artefact, self.fingerprint(artefact), form)
         if self.force:
             journal.clear()
         return journal

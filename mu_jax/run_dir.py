@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_jax.journal import Journal
+from mu_jax.journal import NUMBERS, Form, Journal
 from mu_jax.run_files import RunFiles, checked
 from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
 
@@ -159,11 +159,11 @@ class RunDir(RunFiles):
 
     # ---- work under way
 
-    def journal(self, artefact: str, fingerprint: str) -> Journal:
+    def journal(self, artefact: str, fingerprint: str, form: Form = NUMBERS) -> Journal:
         """What has been measured so far for an artefact such as `scores/NAME`."""
         name = f"{_parts(artefact)}.partial"
         self.folder(name)  # no link on the way
-        return Journal(self.path / name, fingerprint)
+        return Journal(self.path / name, fingerprint, form)
 
     # ---- stamps: which settings an artefact was made with
 
@@ -179,6 +179,13 @@ class RunDir(RunFiles):
     def unstamp(self, artefact: str) -> None:
         """Says, before it is touched, that an artefact is not what it was."""
         self.remove(f"stamps/{_parts(artefact)}")
+
+
+LISTS_OF_ROWS = Form(
+    lambda rows: list(map(dataclasses.asdict, rows)),
+    lambda records: [_row(record) for record in records],
+)
+"""How a journal keeps rows."""
 
 
 def _parts(artefact: str) -> str:

@@ -1,7 +1,7 @@
 """Which facts does the model know? Only those can be forgotten."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 from mu_jax.errors import UserError
 from mu_jax.evals.recall import answers
@@ -26,11 +26,17 @@ class KnownFilter:
         facts: Sequence[Fact],
         template: Single,
         progress: Progress = silent,
+        journal: MutableMapping[str, list[float]] | None = None,
     ) -> list[tuple[Fact, float]]:
-        """Every fact with the probability of its answer, in the order of `facts`."""
+        """Every fact with the probability of its answer, in the order of `facts`.
+
+        Args:
+          journal: what an earlier call, cut short, was told is not asked again.
+        """
         if not facts:
             raise UserError("no facts", "at least one", "give another source of facts")
-        p_true = answers(model, facts, template, self.batch, progress)["p_true"]
+        found = answers(model, facts, template, self.batch, progress, None, journal)
+        p_true = found["p_true"]
         return [(fact, float(p)) for fact, p in zip(facts, p_true, strict=True)]
 
     def keep(self, asked: Sequence[tuple[Fact, float]]) -> list[tuple[Fact, float]]:

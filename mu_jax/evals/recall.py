@@ -13,7 +13,7 @@ Answers are judged by their first token (method §5).
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,12 @@ from mu_jax.types import Fact, Facts, Progress, Prompts, Row, Split, silent
 
 Ask = Callable[[Prompts, int], Float[Array, "batch vocabulary"]]
 """Logits where the answers to prompts begin; the number is that of shared tokens."""
+
+METRICS = tuple(
+    f"{kind}_{answer}"
+    for kind in ("p", "choice_p", "choice", "top")
+    for answer in ("true", "injected")
+)
 
 Measured = dict[tuple[str, str], dict[str, np.ndarray]]
 """(prompt format, split) -> metric -> one value a fact.
@@ -179,6 +185,7 @@ def answers(
     batch: int,
     progress: Progress = silent,
     ask: Ask | None = None,
+    journal: MutableMapping[str, list[float]] | None = None,
 ) -> dict[str, np.ndarray]:
     """The metrics of the module's docstring: {metric: [fact]}.
 
@@ -186,7 +193,9 @@ def answers(
 
     Args:
       ask: what answers in place of a plain run of the model.
+      journal: what an earlier call, cut short, has measured is not measured again.
     """
+    kept = {} if journal is None else journal
     each = [template.questions(fact) for fact in askable(facts, template)]
     questions = [q for of_one in each for q in of_one]
     if not questions:
@@ -200,11 +209,16 @@ def answers(
         size = -(-len(group) // -(-len(group) // batch))  # none mostly filler
         prefix = shared_prefix(own)
         for part, n in batched(own, size):
-            if ask is None:
-                values = _metrics(model.network, model.params, part, prefix)
-            else:
-                values = judged(ask(part, prefix), part)
-            pieces.append({k: v[:n] for k, v in fetch(values).items()})
+            if (key := f"{template.name} {done}") not in kept:
+                if ask is None:
+                    values = _metrics(model.network, model.params, part, prefix)
+                else:
+                    values = judged(ask(part, prefix), part)
+                found = fetch(values)
+                flat = np.concatenate([found[metric][:n] for metric in METRICS])
+                kept[key] = flat.astype(float).tolist()
+            rows = np.array(kept[key], np.float32).reshape(len(METRICS), n)
+            pieces.append(dict(zip(METRICS, rows, strict=True)))
             done += n
             progress(f"asking in the format {template.name}", done, total)
     counts = np.array([len(of_one) for of_one in each])

@@ -12,7 +12,7 @@ what it can do with nothing to learn.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 import numpy as np
 
@@ -54,7 +54,11 @@ class Probes:
             raise UserError(f"probes.folds {self.folds}", "at least 2")
 
     def __call__(
-        self, model: Model, prompts: Mapping[str, Prompts], progress: Progress = silent
+        self,
+        model: Model,
+        prompts: Mapping[str, Prompts],
+        progress: Progress = silent,
+        journal: MutableMapping[str, list[float]] | None = None,
     ) -> Scores:
         """Curves for `alone`, `subject`, `end` and `control`, with Wilson intervals.
 
@@ -63,6 +67,8 @@ class Probes:
         Args:
           prompts: `alone` and `train`, row by row the same facts; the label of a row is
             its answer. Sites are `resid` after each layer.
+          journal: probes that an earlier call, cut short, has fitted are not fitted
+            again.
         """
         labels = np.asarray(prompts["train"].answer)[: self.max_subjects]
         counts = np.unique(labels, return_counts=True)[1]
@@ -79,13 +85,16 @@ class Probes:
         features = {"alone": alone, "subject": subject, "end": end, "control": alone}
         shuffled = np.random.default_rng(self.seed).permutation(labels)
         groups = _same_subject(asked["alone"])
+        kept = {} if journal is None else journal
         right = {}  # name -> [layer + 1, subject], 1 where the probe is right
         n_layers = model.spec.layers
         for i, (name, layers) in enumerate(features.items()):
             right[name] = np.empty(layers.shape[:2])
             for layer, x in enumerate(layers):
                 target = shuffled if name == "control" else labels
-                right[name][layer] = self._correct(x, target, groups)
+                if (key := f"{name} {layer}") not in kept:
+                    kept[key] = self._correct(x, target, groups).tolist()
+                right[name][layer] = kept[key]
                 step = i * (n_layers + 1) + layer + 1
                 progress("fitting probes", step, len(features) * (n_layers + 1))
         chance = float(counts.max() / counts.sum())

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mu_jax.evals import recall
-from mu_jax.evals.depth import Baseline
+from mu_jax.evals.depth import Baseline, UnlearningDepth
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
 from mu_jax.run import Run
+from mu_jax.run_dir import LISTS_OF_ROWS
 from mu_jax.stages.material import never_knew
 from mu_jax.types import UNEDITED, Fact, Facts, Row
 
@@ -21,24 +22,66 @@ def evaluate(run: Run) -> None:
     for artefact in run.todo([f"evals/{n}" for n in (UNEDITED, *run.config.edited)]):
         name = artefact.partition("/")[2]
         run.console.say(f"  measuring {name}")
-        model = run.edited(name)
-        rows = [
-            *_recalled(run, name, model, found),
-            *_read(run, name, model),
-            *_latent(run, name, model, found, control),
-        ]
+        model, rows = run.edited(name), []
+        journal = run.journal(artefact, LISTS_OF_ROWS)
+        for what, measure in _measurements(run, name, model, found, control):
+            if what not in journal:
+                journal[what] = measure()
+            rows += journal[what]
         run.dir.write_rows(artefact, rows)
         _sample(run, name, model, found)
+        journal.finish()
 
 
-def _recalled(run: Run, name: str, model: Model, found: Facts) -> list[Row]:
-    """What it answers, in every format in which the unedited model can."""
-    templates, how = run.config.facts.templates, run.config.recall
-    if name == UNEDITED:
-        measured = how(model, found, templates, run.progress)
-        notes = how.notes(measured, found, templates)
-        return recall.rows(name, measured, notes)
-    return recall.rows(name, how(model, found, telling(run), run.progress), {})
+def _measurements(
+    run: Run,
+    name: str,
+    model: Model,
+    found: Facts,
+    control: Callable[[], tuple[tuple[Fact, ...], Baseline]],
+) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    """What is measured of a model, piece by piece: what each is, and how it is made."""
+    config, train = run.config, run.config.facts.templates[0]
+    formats = config.facts.templates if name == UNEDITED else telling(run)
+    for template in formats:
+        recalled = lambda template=template: _recalled(
+            run, name, model, found, template
+        )
+        yield f"recall {template.name}", recalled
+    yield "text", lambda: _read(run, name, model)
+    why = config.probe and config.probe.refusal(found, train)
+    if why:  # single facts of many kinds are no classes to tell apart
+        run.console.say(f"  no probes: {why}")
+    elif probe := config.probe:
+        yield "probe", lambda: probe(model, name, found, train, run.progress)
+    if lens := config.lens:
+        yield "lens", lambda: lens(model, name, found, train, run.progress)
+    if (depth := config.depth) and name != UNEDITED:
+        yield "depth", lambda: _depth(run, depth, name, model, found, control)
+
+
+def _recalled(
+    run: Run, name: str, model: Model, found: Facts, template: Format
+) -> list[Row]:
+    """What it answers in a format, and where that tells nothing, why."""
+    how, formats = run.config.recall, [template]
+    measured = how(model, found, formats, run.progress)
+    notes = how.notes(measured, found, formats) if name == UNEDITED else {}
+    return recall.rows(name, measured, notes)
+
+
+def _depth(
+    run: Run,
+    depth: UnlearningDepth,
+    name: str,
+    model: Model,
+    found: Facts,
+    control: Callable[[], tuple[tuple[Fact, ...], Baseline]],
+) -> list[Row]:
+    """How deep the forgetting goes."""
+    twins, baseline = control()
+    train = run.config.facts.templates[0]
+    return depth(model, name, run.model, found, train, twins, run.progress, baseline)
 
 
 def telling(run: Run) -> list[Format]:
@@ -54,31 +97,6 @@ def _read(run: Run, name: str, model: Model) -> list[Row]:
     _, heldout = run.config.text.load(model.tokenizer)
     original = None if name == UNEDITED else run.model
     return run.config.text_loss(model, name, heldout, run.progress, original)
-
-
-def _latent(
-    run: Run,
-    name: str,
-    model: Model,
-    found: Facts,
-    control: Callable[[], tuple[tuple[Fact, ...], Baseline]],
-) -> list[Row]:
-    """What can still be read off its inside."""
-    config, train = run.config, run.config.facts.templates[0]
-    rows = []
-    why = config.probe and config.probe.refusal(found, train)
-    if why:  # single facts of many kinds are no classes to tell apart
-        run.console.say(f"  no probes: {why}")
-    elif config.probe:
-        rows += config.probe(model, name, found, train, run.progress)
-    if config.lens:
-        rows += config.lens(model, name, found, train, run.progress)
-    if config.depth and name != UNEDITED:
-        twins, baseline = control()
-        rows += config.depth(
-            model, name, run.model, found, train, twins, run.progress, baseline
-        )
-    return rows
 
 
 def _control(run: Run, found: Facts) -> tuple[tuple[Fact, ...], Baseline]:

@@ -9,8 +9,8 @@ from mu_jax.run import Run
 def facts(run: Run) -> None:
     """Ask the model for every fact; keep and split those it knows."""
     config = run.config
-    for _ in run.todo(["facts"]):
-        source = config.facts
+    for artefact in run.todo(["facts"]):
+        source, journal = config.facts, run.journal(artefact)
         model = run.model
         loaded = source.load()
         every = distinct(loaded, model.tokenizer)
@@ -19,10 +19,12 @@ def facts(run: Run) -> None:
                 f"  {len(loaded) - len(every)} of {len(loaded)} facts left out: both"
                 " answers begin with the same token"
             )
-        asked = config.known.ask(model, every, source.templates[0], run.progress)
+        train = source.templates[0]
+        asked = config.known.ask(model, every, train, run.progress, journal)
         found = source.split(config.known.keep(asked))
         run.dir.write_asked(asked)
         run.dir.write_facts(found)
+        journal.finish()
     found = run.dir.read_facts()
     asked = [fact for fact, _ in run.dir.read_asked()]
     known = [k.fact for k in found.known]

@@ -21,7 +21,7 @@ def localize(run: Run) -> None:
         localizer = run.config.localizers[name]
         journal = run.journal(artefact)
         if isinstance(localizer, Probes):
-            scores = probed(run, localizer)
+            scores = probed(run, localizer, journal)
         else:
             found = run.dir.read_facts().known
             known = [k.fact for k in found if k.split != "reserved"]
@@ -32,7 +32,7 @@ def localize(run: Run) -> None:
         run.console.say(f"  {name}: {finding(run.dir.read_scores(name))}")
 
 
-def probed(run: Run, probes: Probes) -> Scores:
+def probed(run: Run, probes: Probes, journal: Journal) -> Scores:
     """Probes over every subject whose fact is known well enough for them."""
     model, source = run.model, run.config.facts
     train = source.templates[0]
@@ -41,7 +41,7 @@ def probed(run: Run, probes: Probes) -> Scores:
         "alone": asked(model, [source.alone(f) for f in subjects]),
         "train": asked(model, [train(f) for f in subjects]),
     }
-    return probes(model, prompts, run.progress)
+    return probes(model, prompts, run.progress, journal)
 
 
 def contrasted(
