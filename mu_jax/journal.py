@@ -72,7 +72,8 @@ class Journal(MutableMapping[str, Any]):
             self._file.close()
             self._file = None
         if distributed.is_writer():
-            self.path.unlink(missing_ok=True)
+            for file in (self.path, self._fresh):
+                file.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -89,14 +90,17 @@ class Journal(MutableMapping[str, Any]):
     def _begin(self):
         """The file open for appending, rewritten with what it holds that is whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(f".{self.path.name}.new")
-        file = fresh.open("w", encoding="utf-8")
+        file = self._fresh.open("w", encoding="utf-8")
         file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
         for key, value in self._records.items():
             file.write(self._line(key, value))
         file.flush()
-        fresh.replace(self.path)
+        self._fresh.replace(self.path)
         return file
+
+    @property
+    def _fresh(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.new")
 
     def _line(self, key: str, value: Any) -> str:
         return json.dumps([key, self.form.write(value)]) + "\n"

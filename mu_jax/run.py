@@ -354,8 +354,9 @@ class Run:
         self.dir.write_json("config.json", self.provenance)
         fingerprint = self.fingerprint(artefact) + asked
         for name, found in self._inputs.items():
-            if found:
-                self.dir.stamp(_input_stamp(name), found)
+            where = _input_stamp(name)
+            if found and found != self.dir.stamped(where):
+                self.dir.stamp(where, found)
         self.dir.stamp(artefact, fingerprint)
 
 

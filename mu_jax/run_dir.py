@@ -22,7 +22,7 @@ speaks of anything else. How files are read and written: `run_files`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +147,11 @@ class RunDir(RunFiles):
         files = [f for folder in _MAKERS for f in self.listed(folder, "**/*.jsonl")]
         return [file.removesuffix(".jsonl") for file in files]
 
-    def write_samples(self, model: str, samples: Iterable[Mapping[str, Any]]) -> None:
-        """What a model says, which is part of its evaluation."""
+    def write_samples(self, model: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        """What a model says, which is part of its evaluation; no file of nothing."""
         self.unstamp(f"evals/{checked(model)}")
-        self.write_lines(f"samples/{model}.jsonl", samples)
+        path = f"samples/{model}.jsonl"
+        self.write_lines(path, samples) if samples else self.remove(path)
 
     def read_samples(self, model: str) -> list[dict]:
         """What a model says; nothing where it was not let say anything."""

@@ -8,6 +8,7 @@ before anything is read, written or removed, since it may lead anywhere.
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -26,6 +27,8 @@ from mu_jax.errors import UserError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PATIENCE = 10.0
 """Seconds until a file that another worker wrote has to be visible."""
+_ABANDONED = 3600.0
+"""Seconds after which a half-written file is nobody's any more."""
 _LARGEST = 1 << 30
 """Bytes of a file: a run of many thousand facts writes less."""
 
@@ -249,3 +252,7 @@ def _write(target: Path, text: str) -> None:
         Path(partial).replace(target)
     finally:
         Path(partial).unlink(missing_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink()  # of a writer that was killed

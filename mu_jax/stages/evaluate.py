@@ -110,5 +110,5 @@ def _control(run: Run, found: Facts) -> tuple[tuple[Fact, ...], Baseline]:
 def _sample(run: Run, name: str, model: Model, found: Facts) -> None:
     """A few answers in its own words, to read."""
     how, formats = run.config.samples, run.config.facts.templates
-    made = how(model, name, found, formats) if how else ()
-    run.dir.write_samples(name, map(dataclasses.asdict, made))
+    said = how(model, name, found, formats) if how else ()
+    run.dir.write_samples(name, list(map(dataclasses.asdict, said)))
