@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,6 +46,32 @@ def quick():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+_WATCHING: list = []
+
+
+def _audit(event, args):
+    for watch in _WATCHING:
+        watch(event, args)
+
+
+sys.addaudithook(_audit)  # there is no taking one away
+
+
+@pytest.fixture
+def audit():
+    """`with audit(watch)`: inside, `watch(event, args)` is told what Python does."""
+
+    @contextlib.contextmanager
+    def watched(watch):
+        _WATCHING.append(watch)
+        try:
+            yield
+        finally:
+            _WATCHING.remove(watch)
+
+    return watched
 
 
 @pytest.fixture(scope="session")

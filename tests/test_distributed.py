@@ -153,7 +153,7 @@ def test_what_processes_tell_one_another():
     ("own", "said"),
     [
         ("--runs={}/elsewhere", "is not the same folder on every worker"),
-        ("--edit.steps=7", "settings or files that differ between the processes"),
+        ("--edit.steps=7", "settings that differ between the processes"),
     ],
 )
 def test_processes_that_do_not_belong_together_are_refused(tmp_path, own, said):
@@ -166,6 +166,25 @@ def test_processes_that_do_not_belong_together_are_refused(tmp_path, own, said):
         assert said in next(line for line in lines if line.startswith("mu: "))
     files = [p.name for p in tmp_path.rglob("*") if p.is_file()]
     assert sorted(files) == before
+
+
+@pytest.mark.parametrize("what", ["weights", "facts.jsonl"])
+def test_other_contents_under_the_same_path_are_refused(tmp_path, what):
+    """Two machines, each with a disk of its own, and something else on it."""
+    config = small_run.write(tmp_path)
+    for i in (0, 1):
+        (tmp_path / str(i)).mkdir()
+        for name in ("weights", "facts.jsonl"):
+            (tmp_path / str(i) / name).write_text(str(i) if name == what else "same")
+    args = ["run", str(config), "--runs", str(tmp_path / "runs")]
+    args += ["--model", "weights", "--facts.path", "facts.jsonl"]
+    scripts = [f"import os; os.chdir({str(tmp_path / i)!r})" for i in "01"]
+    cache = tmp_path / "cache"
+    for process in small_run.together(args, cache, 2, 1, scripts=scripts):
+        lines = small_run.ended(process, 2).splitlines()
+        (line,) = [line for line in lines if line.startswith("mu: ")]
+        assert f"{what} that differ between the processes" in line
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("process", [0, 1])

@@ -8,15 +8,17 @@ real processes, also inside of orbax.)
 import contextlib
 import re
 import shutil
-import sys
 
 import pytest
 import small_run
 
 from mu_jax.__main__ import main
 
-OTHER = {"edit": ["--edit.steps", "4"], "evaluate": ["--recall.limit", "4"]}
-"""For each stage, a setting that the finished run was not made with."""
+SETTINGS = {
+    "edit": (["--edit.steps", "6"], ["--edit.steps", "4"]),
+    "evaluate": (["--recall.limit", "24"], ["--recall.limit", "4"]),
+}
+"""For each stage, the setting that the finished run was made with, and another."""
 
 POINTS = {
     "edit": {
@@ -36,41 +38,30 @@ POINTS = {
         "all but the stamp": ("os.rename", r"stamps/evals/\.top"),
     },
 }
-_KILLS: list = []
+TOUCHING = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir",
+            "tempfile.mkstemp", "shutil.rmtree")  # fmt: skip
 
 
 class Killed(BaseException):
     """What the process does from now on reaches no file."""
 
 
-def _watch(event, args):
-    if _KILLS and event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir",
-                            "tempfile.mkstemp", "shutil.rmtree"):  # fmt: skip
-        _KILLS[0](event, args)
-
-
-sys.addaudithook(_watch)
-
-
 @contextlib.contextmanager
-def killed(run, event: str, pattern: str):
+def killed(audit, run, event: str, pattern: str):
     """Inside, once a file of the run is about to be touched so, none is any more."""
     dead = []
 
     def kill(what, args):
-        path = str(args[0])
-        writes = what != "open" or (args[1] and set(args[1]) & set("wa+x"))
-        if not writes or not path.startswith(str(run)):
+        if what not in TOUCHING or not (path := str(args[0])).startswith(str(run)):
+            return
+        if what == "open" and not set(args[1] or "") & set("wa+x"):
             return
         if dead or (what == event and re.search(pattern, path)):
             dead.append(path)
             raise Killed
 
-    _KILLS.append(kill)
-    try:
+    with audit(kill):
         yield dead
-    finally:
-        _KILLS.remove(kill)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,16 +73,12 @@ def _cache(small, quick):
 
 @pytest.fixture(scope="module")
 def undisturbed(small, tmp_path_factory):
-    """{stage: [a run that was finished, and made anew with no or other settings]}"""
+    """{stage: [a run that was finished, and one made anew with the other setting]}"""
     out = {}
-    for stage, other in OTHER.items():
-        folder = tmp_path_factory.mktemp(stage)
-        out[stage] = []
-        for name, settings in (("same", []), ("other", other)):
-            run = shutil.copytree(small[1], folder / name)
-            force = [] if settings else ["--force"]
-            assert main([stage, str(run), *settings, *force]) == 0
-            out[stage].append(run)
+    for stage, (_, other) in SETTINGS.items():
+        run = shutil.copytree(small[1], tmp_path_factory.mktemp(stage) / "other")
+        assert main([stage, str(run), *other]) == 0
+        out[stage] = [small[1], run]
     return out
 
 
@@ -112,14 +99,14 @@ def found(run) -> dict:
     ("stage", "point"), [(s, p) for s, points in POINTS.items() for p in points]
 )
 def test_a_stage_killed_under_other_settings_goes_on_under_either(
-    small, undisturbed, tmp_path, stage, point
+    small, undisturbed, tmp_path, audit, stage, point
 ):
     run = shutil.copytree(small[1], tmp_path / "run")
-    with killed(run, *POINTS[stage][point]) as dead, contextlib.suppress(Killed):
-        main([stage, str(run), *OTHER[stage]])
+    with contextlib.suppress(Killed), killed(audit, run, *POINTS[stage][point]) as dead:
+        main([stage, str(run), *SETTINGS[stage][1]])
     assert dead, "the point was not reached"
     # With what is in its place, a run of the first settings must not pass for whole.
-    for settings, expected in zip(([], OTHER[stage]), undisturbed[stage], strict=True):
-        again = shutil.copytree(run, tmp_path / "_".join(["again", *settings[1:]]))
-        assert main([stage, str(again), *settings]) == 0
+    for setting, expected in zip(SETTINGS[stage], undisturbed[stage], strict=True):
+        again = shutil.copytree(run, tmp_path / setting[1])
+        assert main([stage, str(again), *setting]) == 0
         assert found(again) == found(expected)

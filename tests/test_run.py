@@ -1,5 +1,8 @@
 """A run's model on its devices."""
 
+import os
+import shutil
+
 import jax.numpy as jnp
 import pytest
 
@@ -43,3 +46,48 @@ def test_settings_that_make_no_sense_are_refused(settings):
 def test_a_mesh_of_more_devices_than_there_are_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--mesh\.data"):
         _ = run(tmp_path, mesh=Mesh(data=64)).model
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """What might be a checkpoint: it is not loaded."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(1 << 20))
+    return folder
+
+
+def evaluated(tmp_path, weights) -> str:
+    """The fingerprint of an evaluation by a command of its own."""
+    made = Run(Config("x", model=str(weights)), RunDir(tmp_path / "run"), Console())
+    return made.fingerprint("evals/flu")
+
+
+def test_other_weights_under_the_same_path_make_all_stale(tmp_path, weights):
+    before = evaluated(tmp_path, weights)
+    file = weights / "model.safetensors"
+    os.utime(file, (1, 1))
+    assert evaluated(tmp_path, weights) == before  # a copy is the same model
+    with file.open("r+b") as data:
+        data.seek(700_000)
+        data.write(b"x")
+    assert evaluated(tmp_path, weights) != before
+
+
+def test_a_run_goes_on_where_its_model_is_not(tmp_path, weights):
+    made = Run(Config("x", model=str(weights)), RunDir(tmp_path / "run"), Console())
+    made.stamp("facts")
+    shutil.rmtree(weights)
+    again = Run(made.config, made.dir, Console())
+    assert again.fresh("facts")
+    (weights.parent / "model").mkdir()
+    (weights / "model.safetensors").write_bytes(b"another")
+    assert not Run(made.config, made.dir, Console()).fresh("facts")
+
+
+def test_another_version_of_the_library_makes_all_stale(tmp_path, weights):
+    before = evaluated(tmp_path, weights)
+    made = Run(Config("x", model=str(weights)), RunDir(tmp_path / "run"), Console())
+    made.__dict__["versions"] = {**made.versions, "mu_jax": "99"}
+    assert made.fingerprint("evals/flu") != before

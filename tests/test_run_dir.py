@@ -1,6 +1,5 @@
 """Run directories: what is written is read back, what is damaged is named."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -49,18 +48,6 @@ ROWS = [
 @pytest.fixture
 def run(tmp_path):
     return RunDir(tmp_path / "run")
-
-
-_WATCHING: list = []
-sys.addaudithook(lambda event, args: [watch(event, args) for watch in _WATCHING])
-
-
-@contextlib.contextmanager
-def audited(watch):
-    """Inside, `watch` is told of everything that is done to files."""
-    _WATCHING.append(watch)
-    yield
-    _WATCHING.remove(watch)
 
 
 def files(run) -> list[str]:
@@ -141,7 +128,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("artefact", WRITERS)
-def test_a_stamp_goes_before_its_artefact_is_touched(run, artefact, monkeypatch):
+def test_a_stamp_goes_before_its_artefact_is_touched(run, artefact, audit):
     """At every file that is replaced or removed, the stamp is gone already."""
     write, seen = WRITERS[artefact], []
     write(run)
@@ -153,7 +140,7 @@ def test_a_stamp_goes_before_its_artefact_is_touched(run, artefact, monkeypatch)
         if event in ("os.rename", "os.remove", "os.rmdir", "tempfile.mkstemp"):
             seen.append((str(args[0]), (run.path / "stamps" / artefact).exists()))
 
-    with audited(watch):
+    with audit(watch):
         write(run)
     touched = [there for name, there in seen if "/stamps/" not in name]
     assert touched and not any(touched)

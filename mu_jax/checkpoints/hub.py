@@ -20,6 +20,7 @@ _FILES = (
     "chat_template.jinja",
 )
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PATIENCE = 10.0
 """Seconds to wait for the hub to say which commit a name stands for."""
 
@@ -51,7 +52,8 @@ def commit(name: str) -> str:
         kept = huggingface_hub.snapshot_download(
             repository, revision=revision, local_files_only=True
         )
-        return Path(kept).name
+        if _COMMIT.fullmatch(found := Path(kept).name):
+            return found
     return ""
 
 

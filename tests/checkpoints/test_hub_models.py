@@ -79,3 +79,19 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(monkeypatch):
     answer(monkeypatch, download)
     with pytest.raises(OSError, match="No space left"):
         hub.fetch("owner/name")
+
+
+def test_a_name_stands_for_the_commit_that_was_fetched(tmp_path, monkeypatch):
+    """Without a network: what the hub's own cache says, laid out as the hub does."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert hub.commit("fetched/never") == "" == hub.commit("no name")
+    for revision, commit in (("main", "a" * 40), ("v1", "b" * 40)):
+        kept = tmp_path / "models--some--model"
+        (kept / "snapshots" / commit).mkdir(parents=True)
+        (kept / "snapshots" / commit / "config.json").write_text("{}")
+        (kept / "refs").mkdir(exist_ok=True)
+        (kept / "refs" / revision).write_text(commit)
+    assert hub.commit("some/model") == "a" * 40
+    assert hub.commit("some/model@v1") == "b" * 40
+    assert hub.fetch("some/model").name == "a" * 40

@@ -46,3 +46,18 @@ def test_nothing_known_is_refused_with_the_best_fact(facts):
 def test_no_facts_are_refused(tiny):
     with pytest.raises(UserError, match="no facts"):
         KnownFilter().ask(tiny, [], TRAIN)
+
+
+def test_what_was_asked_before_a_kill_is_not_asked_again(tiny, facts):
+    """Batch by batch: what is kept is taken, and all else comes out bit for bit."""
+    whole, journal = KnownFilter(batch=4).ask(tiny, facts, TRAIN), {}
+    assert KnownFilter(batch=4).ask(tiny, facts, TRAIN, journal=journal) == whole
+    first, *rest = journal
+    assert len(rest) == 2
+    for key in rest:
+        del journal[key]
+    journal[first] = [x + 10 for x in journal[first]]
+    again = KnownFilter(batch=4).ask(tiny, facts, TRAIN, journal=journal)
+    sizes = [p - q for (_, p), (_, q) in zip(again, whole, strict=True)]
+    np.testing.assert_allclose(sizes[:4], 10, rtol=1e-6)
+    assert sizes[4:] == [0.0] * 6

@@ -95,6 +95,13 @@ def test_the_control_stays_near_chance(tiny, asked, monkeypatch):
     assert curve("control").max() < scores.notes["chance"] + 0.2
 
 
+def test_what_was_fitted_before_a_kill_is_not_fitted_again(tiny, asked, scores):
+    journal = {}
+    assert PROBES(tiny, asked, journal=journal) == scores
+    nothing = dict.fromkeys(journal, [0.0] * 40)
+    assert set(PROBES(tiny, asked, journal=nothing).values.values()) == {0.0}
+
+
 NOBODY = np.arange(120)
 
 

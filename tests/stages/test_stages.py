@@ -1,9 +1,12 @@
 """Attacks, masks, baselines, sweeps and comparisons as a user runs them."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+import small_run
 
 from mu_jax.__main__ import main
 from mu_jax.config import load
@@ -181,6 +184,30 @@ def test_a_sequence_is_localized_part_by_part(baselines):
     assert union == {(k, i) for k, layers in edited.tensors for i in layers}
     history = (path / "edits/sequence/history.jsonl").read_text().splitlines()
     assert len(history) == 2
+
+
+def test_attacks_of_several_edits_at_once_lose_nothing(baselines):
+    """Real processes in one run directory."""
+    config, path = baselines
+    cache = Path(os.environ["MU_JAX_CACHE"])
+    args = ["attack", str(config), "--runs", str(path.parent), "--attack", "quantize"]
+    names = ("rome", "sequence")
+    crew = [small_run.start([*args, "--edit", name], cache) for name in names]
+    for process in crew:
+        small_run.ended(process)
+    for name in names:
+        found = RunDir(path).read_rows(f"attacks/quantize/{name}")
+        assert found and {row.model for row in found} == {name}
+        assert RunDir(path).stamped(f"attacks/quantize/{name}")
+    assert not list(path.rglob("*.lock"))
+
+
+def test_what_an_input_holds_is_looked_at_once(small, run, audit):
+    facts, opened = str(small[0].with_name("facts.jsonl")), []
+    watch = lambda event, args: opened.append(args[0]) if event == "open" else None
+    with audit(watch):
+        assert main(["select", str(run)]) == 0
+    assert [str(path) for path in opened].count(facts) == 1
 
 
 @pytest.fixture(scope="module")
