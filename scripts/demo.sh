@@ -5,4 +5,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
+unset PYTHONDONTWRITEBYTECODE # installed modules are compiled when they are imported, once
 exec .venv/bin/mu run configs/gemma3_270m_sports.py "$@"

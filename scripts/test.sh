@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh plan test
+unset PYTHONDONTWRITEBYTECODE # or each process that a test starts compiles what it imports
 if [ $# -eq 0 ]; then
   # Most of the time is compiling, on one core; files go out in conftest's order.
   set -- -n 2 --dist loadfile --no-loadscope-reorder
