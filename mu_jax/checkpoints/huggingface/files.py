@@ -8,7 +8,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 
 from mu_jax.errors import UserError
-from mu_jax.model.tokenizer import parsed
+from mu_jax.model.special import parsed
 
 CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"

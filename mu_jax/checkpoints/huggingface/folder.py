@@ -19,17 +19,14 @@ from mu_jax.checkpoints.huggingface.files import CONFIG, content, digest, weight
 from mu_jax.checkpoints.huggingface.names import tensor_name
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
-from mu_jax.model import tokenizer
+from mu_jax.model import special, tokenizer
 from mu_jax.model.params import shapes
 from mu_jax.model.specs import Spec
 from mu_jax.types import Tokenizer
 
 _TOKENIZER = (
-    tokenizer.PROTO,
-    tokenizer.JSON,
-    tokenizer.SETTINGS,
-    "special_tokens_map.json",
-    "added_tokens.json",
+    *(special.PROTO, special.JSON, special.SETTINGS, special.NAMES, special.ADDED),
+    special.GENERATION,
     "chat_template.jinja",
 )
 _DTYPES = ("F32", "BF16", "F16")
@@ -47,19 +44,18 @@ class Folder:
     tensors: Mapping[tuple[str, int | None], tuple[str, Any]]
 
     def tokenizer(self) -> Tokenizer:
-        """That of the checkpoint; Gemma's is `tokenizer.model` where there is one.
+        """That of the checkpoint, as `transformers` reads it.
 
         Raises:
-          UserError: it is missing, cannot be read or has no BOS.
+          UserError: it is missing, cannot be read, has no BOS, puts a space in front
+            of a text, or is contradicted by another file.
         """
         files = {
             name: content(self.path / name)
             for name in _TOKENIZER
             if (self.path / name).is_file()
         }
-        if is_llama(self.spec):
-            files.pop(tokenizer.PROTO, None)  # not SentencePiece, or not Llama 3
-        ids = {n: self.config.get(f"{n}_token_id") for n in ("bos", "pad")}
+        ids = {n: self.config.get(f"{n}_token_id") for n in ("bos", "pad", "eos")}
         try:
             return tokenizer.from_files(files, **ids)
         except UserError as error:
@@ -89,7 +85,7 @@ def open_folder(path: Path, name: str = "") -> Folder:
       UserError: a config that does not fit, weights in another format, a truncated or
         missing file, an unknown or missing tensor, a wrong shape or dtype.
     """
-    config = tokenizer.parsed(f"{path / CONFIG}", content(path / CONFIG))
+    config = special.parsed(f"{path / CONFIG}", content(path / CONFIG))
     spec = huggingface_spec.spec(config, name or path.resolve().name)
     files = weights(path)
     tensors = _tensors(path, files, spec)
