@@ -30,6 +30,9 @@ _TOKENIZER = (
     "chat_template.jinja",
 )
 _DTYPES = ("F32", "BF16", "F16")
+_HEAD = "lm_head.weight"
+_ROWS = 4096
+"""Of two tables, so many are compared at once."""
 _VISION = ("vision_tower.", "multi_modal_projector.")
 
 
@@ -87,7 +90,7 @@ def open_folder(path: Path, name: str = "") -> Folder:
     """
     config = special.parsed(f"{path / CONFIG}", content(path / CONFIG))
     spec = huggingface_spec.spec(config, name or path.resolve().name)
-    files = weights(path)
+    files = weights(path, config.get("transformers_weights"))
     tensors = _tensors(path, files, spec)
     inner = config.get("text_config", {})
     return Folder(path, spec, digest(path, files), {**inner, **config}, tensors)
@@ -126,7 +129,24 @@ def _tensors(
         axes = [n for axis, n in shapes(spec)[label].items() if axis != "layer"]
         _check(path, tensor, stored[tensor], matrix.stored(label, axes))
         out[label, layer] = (tensor, stored[tensor])
+    if spec.tied and _HEAD in prefixed:
+        name = prefixed[_HEAD]
+        _one_table(path, out["embedder", None], (name, stored[name]))
     return out
+
+
+def _one_table(path: Path, *pair: tuple[str, Any]) -> None:
+    """Raises UserError unless both tables are the same, as the config says."""
+    one, other = (file.get_slice(name) for name, file in pair)
+    cuts = (slice(i, i + _ROWS) for i in range(0, one.get_shape()[0], _ROWS))
+    if one.get_shape() != other.get_shape() or not all(
+        np.array_equal(one[cut], other[cut]) for cut in cuts
+    ):
+        raise UserError(
+            f"{path}: {pair[1][0]} differs from {pair[0][0]}",
+            "one table for both: its config.json has them tied (tie_word_embeddings)",
+            "drop the one that should not be there, or untie them if it is a Llama",
+        )
 
 
 def _wanted(spec: Spec) -> dict[str, tuple[str, int | None]]:
@@ -149,9 +169,10 @@ def _plain(name: str) -> str:
 def _skipped(name: str, spec: Spec) -> bool:
     """Whether a tensor is left out knowingly.
 
-    These are vision, a second copy of a tied table, and what is computed.
+    These are vision, a second copy of a tied table (see `_one_table`), and what is
+    computed.
     """
-    copied = spec.tied and name == "lm_head.weight"
+    copied = spec.tied and name == _HEAD
     seen = name.removeprefix("model.").startswith(_VISION)
     return copied or seen or name.endswith("rotary_emb.inv_freq")
 
