@@ -138,7 +138,8 @@ def _tensors(
 def _one_table(path: Path, *pair: tuple[str, Any]) -> None:
     """Raises UserError unless both tables are the same, as the config says."""
     one, other = (file.get_slice(name) for name, file in pair)
-    cuts = (slice(i, i + _ROWS) for i in range(0, one.get_shape()[0], _ROWS))
+    size = one.get_shape()[0]
+    cuts = (slice(i, min(i + _ROWS, size)) for i in range(0, size, _ROWS))
     if one.get_shape() != other.get_shape() or not all(
         np.array_equal(one[cut], other[cut]) for cut in cuts
     ):
