@@ -280,4 +280,4 @@ def _spelled(model: Model, prompts: Prompts) -> list[str]:
     tokens = prompts.tokens[0][np.asarray(prompts.valid[0])]
     tokenizer = model.tokenizer
     named = {tokenizer.bos: "<bos>", **tokenizer.markers}
-    return [named.get(int(token)) or tokenizer.decode([token]) for token in tokens]
+    return [named.get(int(t)) or tokenizer.decode([t]) or f"<{t}>" for t in tokens]

@@ -139,7 +139,7 @@ def test_a_control_token_is_a_stop_string_and_no_text(model, ends):
     text, how = "one two three four", {"length": 36, "batch": 1, "context": 100}
     ids = model.tokenizer.encode(text).ids
     said = generate(model, *padded([ids], 0, 32), 36)[0].tolist()
-    think, turn = said[2], next(i for i in said[5:] if i not in said[:5])
+    think, _, turn = list(dict.fromkeys(said))[:3]
     at = said.index(turn)
     chat = Chat({think: "<think>", turn: "<turn>"}, ends)
     asked = dataclasses.replace(model, tokenizer=chat)
