@@ -63,7 +63,9 @@ class JsonTokenizer:
         said = special(self._beside, eos)
         _add(self._tokenizer, said)
         added = self._tokenizer.get_added_tokens_decoder()
-        self.markers = {i: t.content for i, t in added.items() if t.special}
+        self.markers: Mapping[int, str] = {
+            i: t.content for i, t in added.items() if t.special
+        }
         first = self._id(said, "bos", bos)
         if first is None:
             raise without_bos()

@@ -56,7 +56,9 @@ class SentencePiece:
         atoms, self._ids = _atoms(proto, said)
         self._marked = tokenizers.Tokenizer(tokenizers.models.BPE())
         self._marked.add_tokens(atoms)
-        self.markers = {self._ids[t.content]: t.content for t in atoms if t.special}
+        self.markers: Mapping[int, str] = {
+            self._ids[t.content]: t.content for t in atoms if t.special
+        }
         self._size = self._processor.get_piece_size()
         self._added = {i: text for text, i in self._ids.items() if i >= self._size}
         bos = self._id(said, "bos")
