@@ -14,6 +14,7 @@ from mu_jax.model.special import (
     begun,
     contradiction,
     dummy_space,
+    is_id,
     sound,
     special,
     without_bos,
@@ -79,7 +80,7 @@ class JsonTokenizer:
         """The id of the special token `name`, if there is one in the vocabulary."""
         if name in said.named:
             return self._tokenizer.token_to_id(said.named[name])
-        if not isinstance(otherwise, int) or otherwise < 0:
+        if not is_id(otherwise):
             return None
         return None if self._tokenizer.id_to_token(otherwise) is None else otherwise
 

@@ -25,6 +25,8 @@ GENERATION = "generation_config.json"
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 _EOS = "eos_token_id"
+_MOST = 1 << 31
+"""Ids are below that."""
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 
@@ -97,7 +99,7 @@ def sound(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"a prompt with half of a character ({text[error.start : error.end]!r})",
+            f"a text with half of a character ({text[error.start : error.end]!r})",
             "text that UTF-8 can hold",
             "mend the file that it comes from",
         ) from None
@@ -142,6 +144,11 @@ def contradiction(name: str, text: str, index: int, found: int | None) -> UserEr
     )
 
 
+def is_id(index: Any) -> bool:
+    """Whether this can be the id of a token, in a vocabulary large enough."""
+    return type(index) is int and 0 <= index < _MOST
+
+
 def _parsed(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return parsed(name, files[name]) if name in files else {}
 
@@ -149,7 +156,7 @@ def _parsed(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 def _text(value: Any) -> str | None:
     """The text of a token that is given as such, or with its flags."""
     text = value.get("content") if isinstance(value, dict) else value
-    return text if isinstance(text, str) and text else None
+    return sound(text) if isinstance(text, str) and text else None
 
 
 def _others(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -165,7 +172,8 @@ def _entries(name: str, listed: Any) -> list[tuple[Any, Any]]:
     """(id, token) of a mapping from ids as text."""
     if not isinstance(listed, dict):
         raise UserError(f"{name}: added_tokens_decoder is no object", "id to token")
-    return [(int(i) if i.isdecimal() else i, token) for i, token in listed.items()]
+    number = lambda i: int(i) if i.isdecimal() and len(i) < 12 else i
+    return [(number(i), token) for i, token in listed.items()]
 
 
 def _added(
@@ -173,7 +181,7 @@ def _added(
 ) -> Iterator[tuple[int, AddedToken]]:
     """In order of their ids."""
     for index, token in listed:
-        if type(index) is not int or index < 0 or _text(token) is None:
+        if not is_id(index) or _text(token) is None:
             raise UserError(
                 f"{SETTINGS} or {ADDED} has {str(token)[:60]!r} as token {index!r:.60}",
                 "a text, and its id",
@@ -188,7 +196,7 @@ def _added(
 
 def _ends(name: str, value: Any) -> tuple[int, ...]:
     listed = value if isinstance(value, list) else [] if value is None else [value]
-    if any(type(index) is not int for index in listed):
+    if not all(is_id(index) or index == -1 for index in listed):
         raise UserError(
             f"{name}: {_EOS} is {str(value)[:60]!r}",
             "an id or a list of ids",

@@ -164,6 +164,9 @@ def test_a_pasted_bos_is_refused(vocabulary):
 
 
 def test_half_of_a_character_is_refused(vocabulary):
+    beside = {"tokenizer_config.json": made_pieces.settings(mask_token="\ud800")}
+    with pytest.raises(UserError, match="half of a character"):
+        from_files({**vocabulary, **beside})
     with pytest.raises(UserError, match=r"half of a character \('\\ud800'\)"):
         from_files(vocabulary).encode(json.loads('"a\\ud800"'))
 
@@ -207,7 +210,15 @@ def test_files_that_give_a_token_other_ids_are_refused(vocabulary, text, index):
 
 
 @pytest.mark.parametrize(
-    "listed", [[], {"x": {"content": "<fact>"}}, {"7": {}}, {"7": 3}, {"-7": "a"}]
+    "listed",
+    [
+        [],
+        {"x": {"content": "<fact>"}},
+        {"7": {}},
+        {"7": 3},
+        {"-7": "a"},
+        {"9" * 5000: "a"},
+    ],
 )
 def test_added_tokens_that_are_none_are_refused(vocabulary, listed):
     described = made_pieces.settings(added_tokens_decoder=listed)
@@ -237,7 +248,7 @@ def test_a_text_ends_at_any_end_token(vocabulary, config, generation, ends):
     assert from_files({**vocabulary, **said}, eos=config).ends == ends
 
 
-@pytest.mark.parametrize("eos", ["1", [1, "2"], 1.0, True, {"a": 1}])
+@pytest.mark.parametrize("eos", ["1", [1, "2"], 1.0, True, {"a": 1}, 1 << 40])
 def test_an_end_that_is_no_id_is_refused(vocabulary, eos):
     with pytest.raises(
         UserError, match=r"config\.json: eos_token_id is .* list of ids"
@@ -294,7 +305,7 @@ def test_what_is_no_tokenizer_is_refused(given_files, message):
         from_files(given_files)
 
 
-@pytest.mark.parametrize("index", [-1, 10**9, None, 2.0])
+@pytest.mark.parametrize("index", [-1, 10**9, 10**30, None, 2.0])
 def test_a_bos_outside_of_the_vocabulary_is_none(index):
     with pytest.raises(UserError, match="without a BOS token"):
         JsonTokenizer(made(), {}, bos=index)

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mu_jax.errors import UserError
-from mu_jax.model.special import GENERATION, JSON, PROTO, SETTINGS, dummy_space
+from mu_jax.model.special import (
+    GENERATION,
+    JSON,
+    PROTO,
+    SETTINGS,
+    dummy_space,
+    is_id,
+)
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _LLAMA3 = (
@@ -79,7 +86,7 @@ def _special(path: Path, fields: Mapping[str, Any], name: str, size: int) -> int
 def _ends(fields: Mapping[str, Any]) -> list[int]:
     """Ids at which a text, a turn of a chat or a message to a tool ends."""
     found = [fields.get(f"tokenizer.ggml.{n}_token_id") for n in ("eos", "eot", "eom")]
-    return list(dict.fromkeys(i for i in found if type(i) is int))
+    return list(dict.fromkeys(filter(is_id, found)))
 
 
 def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
