@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from tokenizers import AddedToken
 
@@ -144,7 +144,7 @@ def contradiction(name: str, text: str, index: int, found: int | None) -> UserEr
     )
 
 
-def is_id(index: Any) -> bool:
+def is_id(index: Any) -> TypeGuard[int]:
     """Whether this can be the id of a token, in a vocabulary large enough."""
     return type(index) is int and 0 <= index < _MOST
 

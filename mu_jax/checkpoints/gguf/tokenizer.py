@@ -86,7 +86,7 @@ def _special(path: Path, fields: Mapping[str, Any], name: str, size: int) -> int
 def _ends(fields: Mapping[str, Any]) -> list[int]:
     """Ids at which a text, a turn of a chat or a message to a tool ends."""
     found = [fields.get(f"tokenizer.ggml.{n}_token_id") for n in ("eos", "eot", "eom")]
-    return list(dict.fromkeys(filter(is_id, found)))
+    return list(dict.fromkeys(i for i in found if is_id(i)))
 
 
 def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
