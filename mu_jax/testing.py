@@ -7,7 +7,8 @@ model is random: it knows nothing, and no result on it means anything.
 import dataclasses
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
@@ -22,7 +23,8 @@ class ToyTokenizer:
     """One token a word (with its leading space) or sign; ids are hashes of the text."""
 
     bos, pad = 1, 0
-    eos: int | None = None
+    ends: tuple[int, ...] = ()
+    markers: Mapping[int, str] = MappingProxyType({})
 
     def __init__(self, vocabulary: int = 512):
         self.vocabulary = vocabulary

@@ -154,11 +154,17 @@ class Encoding(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer; one without EOS has None for it."""
+    """What the library asks of a tokenizer.
+
+    Attributes:
+      ends: the ids at which a text ends; of a chat model several, of some none.
+      markers: id to text of the control tokens, which `decode` leaves out.
+    """
 
     bos: int
     pad: int
-    eos: int | None
+    ends: tuple[int, ...]
+    markers: Mapping[int, str]
 
     def encode(self, text: str) -> Encoding: ...
 

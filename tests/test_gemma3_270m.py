@@ -1,14 +1,19 @@
 """The main job on the real Gemma 3 270M: load, known facts, lookup layers, one edit."""
 
 from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import mu_jax as mu
+from mu_jax import facts
+from mu_jax.checkpoints.huggingface.directory import tokenizer_files
+from mu_jax.errors import UserError
 from mu_jax.evals.recall import answers
 from mu_jax.facts.sports import QA, TRAIN
+from mu_jax.model.tokenizer import from_files
 from mu_jax.types import Question
 
 
@@ -37,6 +42,45 @@ def test_tokens_decode_to_the_text_and_spans_cover_it(gemma, text):
     assert gemma.tokenizer.decode(encoding.ids) == text
     pieces = [text[start:stop] for start, stop in encoding.spans]
     assert "".join(pieces) == text
+
+
+@pytest.fixture(scope="module")
+def exported(gemma, tmp_path_factory):
+    """The tokenizer of transformers in a folder exported from the GGUF."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("exported")
+    for name, data in tokenizer_files(gemma.tokenizer).items():
+        (folder / name).write_bytes(data)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+CHAT = "<start_of_turn>user\n"
+
+
+def test_a_text_has_the_same_tokens_whichever_file_they_come_from(
+    gemma, exported, tmp_path
+):
+    """The GGUF, the tokenizer.model and the tokenizer.json that are exported."""
+    assert gemma.tokenizer.encode(CHAT).ids == [2, 105, 2364, 107]
+    folder = tmp_path / "json"
+    exported.save_pretrained(folder)
+    files = {p.name: p.read_bytes() for p in folder.iterdir()}
+    again = from_files(files)
+    assert "tokenizer.model" not in files
+    assert again.markers == gemma.tokenizer.markers
+    whole = Path(facts.__file__).parent / "data" / "general_text.txt"
+    texts = [CHAT, "<unk>a<pad>", "[multimodal]  <mask>é", "▁▁ x", "<0x0A><unused5>"]
+    texts += ["a<end_of_turn>\n\n\n<b>x</b><eos>", *whole.read_text().split("\n")]
+    for text in texts:
+        one, other = gemma.tokenizer.encode(text), again.encode(text)
+        assert one == other and one.ids == exported(text).input_ids, text
+        assert gemma.tokenizer.decode(one.ids) == again.decode(one.ids)
+
+
+def test_a_pasted_bos_is_refused(gemma):
+    with pytest.raises(UserError, match=r"spells out the BOS token: '<bos>Hi'"):
+        gemma.tokenizer.encode("<bos>Hi")
 
 
 def test_subject_mask_decodes_to_the_subject(gemma, athletes):

@@ -39,7 +39,7 @@ from mu_jax.types import Progress, Tokenizer, silent
 _INDEX = "index.json"
 _TABLES = "tables.safetensors"
 _TOKENIZER = "tokenizer"
-_VERSION = "4"
+_VERSION = "5"
 """Raised whenever the meaning of a cached folder changes."""
 
 

@@ -17,6 +17,7 @@ _FILES = (
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
+    "generation_config.json",
     "chat_template.jinja",
 )
 

@@ -7,6 +7,7 @@ Gemma writes nonsense.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import batches, padded
-from mu_jax.model.generate import begin, go_on
+from mu_jax.model.generate import begin, ended, go_on
 from mu_jax.model.model import Model
 from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Tokenizer, silent
@@ -131,6 +132,9 @@ def continuations(
 ) -> list[str]:
     """What the model says greedily behind each text, cut before a string of `until`.
 
+    Such a string may spell out control tokens, which are otherwise left out. It also
+    ends at any of the tokenizer's `ends`.
+
     Args:
       length: tokens a continuation, at most.
       context: tokens of a text and its continuation together, at most.
@@ -191,36 +195,43 @@ def _read(model, keys, lasts, options, context) -> Iterator[tuple]:
 
 
 def _said(model, tokens, valid, *, until, length) -> list[str]:
-    eos = model.tokenizer.eos
-    stop = () if eos is None else (eos,)
+    tokenizer = model.tokenizer
     piece = min(PIECE, length)
     room = -(-length // piece) * piece
     state = begin(model.network, model.params, tokens, valid, room=room)
     said = np.zeros((len(tokens), 0), np.int32)
-    texts: list[str] = []
+    cuts: list[tuple[str, bool]] = []
     while said.shape[1] < length:
-        state, new = go_on(model, state, piece, stop)
+        state, new = go_on(model, state, piece, tokenizer.ends)
         said = np.concatenate([said, fetch(new)], axis=1)[:, :length]
-        texts = [model.tokenizer.decode(_ended(row, eos)) for row in said]
-        ended = [
-            eos in row or any(s in text for s in until if s)
-            for row, text in zip(said.tolist(), texts, strict=True)
-        ]
-        if all(ended):
+        rows = [ended(row, tokenizer.ends) for row in said]
+        cuts = [_cut(tokenizer, row, until) for row in rows]
+        over = (len(row) < said.shape[1] for row in rows)
+        if all(a or b for a, (_, b) in zip(over, cuts, strict=True)):
             break
-    return [_cut(text, until) for text in texts]
+    return [text for text, _ in cuts]
 
 
-def _ended(row: np.ndarray, eos: int | None) -> list[int]:
-    """The tokens before the end of the sequence."""
-    ids = row.tolist()
-    return ids[: ids.index(eos)] if eos in ids else ids
+def _cut(
+    tokenizer: Tokenizer, ids: Sequence[int], until: Sequence[str]
+) -> tuple[str, bool]:
+    """The text before the first string of `until`, and whether there is one.
 
-
-def _cut(text: str, until: Sequence[str]) -> str:
-    for string in filter(None, until):
-        text = text.split(string, 1)[0]
-    return text
+    They are looked for with control tokens in the text, which is given without them.
+    """
+    markers = tokenizer.markers
+    spell = lambda run: "".join(markers[i] for i in run)
+    runs = [
+        (marked, (spell if marked else tokenizer.decode)(list(run)))
+        for marked, run in itertools.groupby(ids, markers.__contains__)
+    ]
+    shown = "".join(text for _, text in runs)
+    found = [at for s in until if s and (at := shown.find(s)) >= 0]
+    left, out = min(found, default=len(shown)), ""
+    for marked, text in runs:
+        out += "" if marked else text[:left]
+        left = max(0, left - len(text))
+    return out, bool(found)
 
 
 def _fitted(ids: Sequence[int], room: int) -> list[int]:

@@ -7,7 +7,7 @@ from mu_jax.errors import UserError
 from mu_jax.evals.recall import askable
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batches, padded
-from mu_jax.model.generate import generate
+from mu_jax.model.generate import ended, generate
 from mu_jax.model.model import Model
 from mu_jax.types import Facts, Progress, Split, silent
 
@@ -84,10 +84,12 @@ class Samples:
         tokenizer, said = model.tokenizer, []
         ids = [tokenizer.encode(text).ids for text in texts]
         tokens, valid = padded(ids, tokenizer.pad)  # all formats, one program
-        stop = () if tokenizer.eos is None else (tokenizer.eos,)
         progress("writing samples", 0, len(texts))
         for rows, n in batches(len(texts), min(self.batch, len(texts))):
-            found = generate(model, tokens[rows], valid[rows], self.length, stop)
-            said += [tokenizer.decode(row) for row in found[:n]]
+            found = generate(
+                model, tokens[rows], valid[rows], self.length, tokenizer.ends
+            )
+            rows_said = (ended(row, tokenizer.ends) for row in found[:n])
+            said += [tokenizer.decode(row) for row in rows_said]
             progress("writing samples", len(said), len(texts))
         return said

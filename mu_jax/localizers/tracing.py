@@ -278,4 +278,6 @@ def _signed_heads(values: dict[Site, float]) -> dict[Site, float]:
 def _spelled(model: Model, prompts: Prompts) -> list[str]:
     """The tokens of the first row as text."""
     tokens = prompts.tokens[0][np.asarray(prompts.valid[0])]
-    return [model.tokenizer.decode([token]) or "<bos>" for token in tokens]
+    tokenizer = model.tokenizer
+    named = {tokenizer.bos: "<bos>", **tokenizer.markers}
+    return [named.get(int(t)) or tokenizer.decode([t]) or f"<{t}>" for t in tokens]

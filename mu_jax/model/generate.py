@@ -7,6 +7,7 @@ lengths share a batch: padding leaves empty slots, which nothing attends to.
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -70,6 +71,12 @@ def generate(
         )
     state = begin(model.network, model.params, tokens, valid, room=length)
     return fetch(go_on(model, state, length, stop)[1])
+
+
+def ended(row: Int[Tensor, " length"], ends: tuple[int, ...]) -> list[int]:
+    """The tokens that were said before one at which a text ends."""
+    ids = np.asarray(row).tolist()
+    return list(itertools.takewhile(lambda token: token not in ends, ids))
 
 
 def go_on(

@@ -182,16 +182,19 @@ def rope_factors(spec) -> np.ndarray:
 
 def _pieces(writer, size: int, omit) -> None:
     names = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
+    names += ["<start_of_turn>", "<end_of_turn>", "<b>"]
     names += [f"▁w{i}" for i in range(size - len(names))]
     writer.add_tokenizer_model("llama")
     if "tokens" not in omit:
         writer.add_token_list(names)
         writer.add_token_scores([-float(i) for i in range(size)])
-        writer.add_token_types([3] * 4 + [6] * 256 + [1] * (size - 260))
+        kinds = [3] * 4 + [6] * 256 + [3, 3, 4]
+        writer.add_token_types(kinds + [1] * (size - len(kinds)))
     for name, i in (("pad", 0), ("eos", 1), ("bos", 2)):
         if name not in omit:
             getattr(writer, f"add_{name}_token_id")(i)
     writer.add_unk_token_id(3)
+    writer.add_eot_token_id(names.index("<end_of_turn>"))
 
 
 def _byte_pairs(writer, size: int, omit) -> None:

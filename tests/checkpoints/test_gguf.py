@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import gguf as library
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 
 from mu_jax.checkpoints.gguf import file as gguf
+from mu_jax.checkpoints.gguf import tokenizer as gguf_tokenizer
+from mu_jax.checkpoints.huggingface.directory import tokenizer_files
 from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 from mu_jax.model.params import shapes
+from mu_jax.model.special import JSON, PROTO, SETTINGS
+from mu_jax.model.tokenizer import from_files
 from mu_jax.testing import tiny_model
 
 
@@ -129,6 +134,56 @@ def test_the_table_of_published_models_is_recognised():
         context_length=8192,
     )
     assert gguf_spec.spec(Path("x"), gemma, tied=True) == SPECS["gemma2-27b"]
+
+
+# Tokenizers
+
+TURN = "<start_of_turn>a<b><end_of_turn>"
+
+
+def test_control_tokens_are_those_of_every_file_made_of_it(tmp_path):
+    """Of the GGUF, of its tokenizer.model, and of what transformers makes of that."""
+    from transformers import AutoTokenizer
+
+    path = made.gguf_file(tmp_path / "m.gguf", made.model("gemma3"))
+    tokenizer = gguf.open_file(path).tokenizer()
+    ids = tokenizer.encode(TURN).ids
+    assert ids == [2, 260, 4 + ord("a"), 262, 261]
+    assert tokenizer.ends == (1, 261) and tokenizer.decode(ids) == "a<b>"
+    files = tokenizer_files(tokenizer)
+    assert from_files({PROTO: files[PROTO]}).encode(TURN).ids == ids
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs(TURN).input_ids == ids
+    theirs.save_pretrained(tmp_path / "json")
+    again = from_files(
+        {name: (tmp_path / "json" / name).read_bytes() for name in (JSON, SETTINGS)}
+    )
+    assert again.encode(TURN) == tokenizer.encode(TURN)
+
+
+def test_byte_pairs_have_control_tokens_and_ends_too(tmp_path):
+    path = made.gguf_file(tmp_path / "m.gguf", made.model("llama3"))
+    tokenizer = gguf.open_file(path).tokenizer()
+    names = [made.letters().index("a"), 262]
+    assert tokenizer.encode("a<|special4|>").ids == [258, *names]
+    assert tokenizer.ends == (259,)
+    assert from_files(tokenizer.files()).ends == (259,)
+
+
+def test_a_vocabulary_that_puts_a_space_in_front_is_refused(tmp_path):
+    fields = {"tokenizer.ggml.add_space_prefix": True}
+    with pytest.raises(UserError, match=r"m\.gguf that puts a space in front"):
+        gguf_tokenizer.files(Path("m.gguf"), fields)
+
+
+def test_a_chat_template_is_kept(tmp_path):
+    path = made.gguf_file(tmp_path / "m.gguf", made.model("gemma3"))
+    fields, _ = gguf._contents(path)
+    fields["tokenizer.chat_template"] = "{{ messages }}"
+    files = gguf_tokenizer.files(path, fields)
+    assert json.loads(files[SETTINGS])["chat_template"] == "{{ messages }}"
 
 
 # Refusals

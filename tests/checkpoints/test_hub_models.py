@@ -41,6 +41,8 @@ def test_weights_and_tokenizer_are_asked_for_and_no_pickles(tmp_path, monkeypatc
     asked = {}
 
     def download(repository, **how):
+        if "local_files_only" in how:
+            raise OSError("nothing was fetched before")
         asked.update(how, repository=repository)
         return str(tmp_path)
 
@@ -51,6 +53,7 @@ def test_weights_and_tokenizer_are_asked_for_and_no_pickles(tmp_path, monkeypatc
     patterns = {k: asked[k] for k in ("allow_patterns", "ignore_patterns")}
     wanted = ["config.json", "model-00001-of-00002.safetensors", "tokenizer.model"]
     wanted += ["tokenizer.json", "model.safetensors.index.json"]
+    wanted += ["generation_config.json"]
     others = ["pytorch_model.bin", "original/consolidated.safetensors", "README.md"]
     assert list(chosen([*wanted, *others], **patterns)) == wanted
 

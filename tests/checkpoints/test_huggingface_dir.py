@@ -7,6 +7,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import made_pieces
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -18,6 +19,7 @@ from mu_jax.checkpoints.safetensors_file import places, write_shards
 from mu_jax.errors import UserError
 from mu_jax.model.params import name_axes
 from mu_jax.model.specs import SPECS
+from mu_jax.model.tokenizer import from_files
 from mu_jax.selectors import Layers
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 from mu_jax.types import Edit
@@ -120,6 +122,22 @@ def test_a_dtype_rounds_everything_once(tmp_path, tiny):
         np.testing.assert_array_equal(found[name], value.astype(jnp.bfloat16))
     said = json.loads((tmp_path / "config.json").read_text())
     assert said["dtype"] == "bfloat16" and said["bos_token_id"] == tiny.tokenizer.bos
+
+
+def test_transformers_ends_where_we_do(tmp_path, tiny):
+    """By the config of the export, and by what a GGUF said of ends."""
+    from transformers import GenerationConfig
+
+    words = from_files(
+        {
+            "tokenizer.model": made_pieces.proto(),
+            "generation_config.json": b'{"eos_token_id": [1, 5]}',
+        }
+    )
+    huggingface_dir.write(tmp_path, dataclasses.replace(tiny, tokenizer=words))
+    said = json.loads((tmp_path / "config.json").read_text())
+    assert said["eos_token_id"] == list(words.ends) == [1, 5]
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == [1, 5]
 
 
 # ---- over a Hugging Face directory

@@ -8,6 +8,7 @@ import warnings
 
 import jax
 import made_checkpoints as made
+import made_pieces
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -228,6 +229,14 @@ def rewrite(folder, change):
 
 
 UP = "model.layers.2.mlp.up_proj.weight"
+HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def sharded(folder):
+    """The same under an index, not written yet."""
+    return (folder / "model.safetensors").rename(folder / "shard.safetensors").parent
 
 
 @pytest.mark.parametrize(
@@ -257,10 +266,57 @@ def test_a_tensor_that_does_not_fit_is_named(folder, change, message):
         open_folder(folder)
 
 
-def test_a_second_copy_of_a_tied_table_is_left_out(tmp_path):
+def test_a_second_copy_of_a_tied_table_is_left_out(tmp_path, monkeypatch):
+    """One that differs is not: transformers would compute with it."""
+    monkeypatch.setattr("mu_jax.checkpoints.huggingface.folder._ROWS", 100)
     folder = made.directory(tmp_path / "model", made.model("gemma1"))
-    rewrite(folder, lambda t: t.update({"lm_head.weight": np.zeros(3, np.float32)}))
+    rewrite(folder, lambda t: t.update({HEAD: t[EMBEDDINGS].copy()}))
     assert "unembedder" not in place(open_folder(folder))
+    moved = lambda table: np.concatenate([table[:-1], table[-1:] + 1])
+    for change in (moved, lambda table: table[:-1]):
+        rewrite(folder, lambda t, of=change: t.update({HEAD: of(t[EMBEDDINGS])}))
+        with pytest.raises(
+            UserError, match=rf"{HEAD} differs from {EMBEDDINGS}; .*tie"
+        ):
+            open_folder(folder)
+
+
+def test_an_outer_config_unties_the_tables_too(tmp_path):
+    folder = made.directory(tmp_path / "model", made.model("gemma3"))
+    inner = json.loads((folder / "config.json").read_text())
+    outer = {"model_type": "gemma3", "text_config": inner, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(outer))
+    with pytest.raises(UserError, match="tie_word_embeddings is False"):
+        open_folder(folder)
+
+
+def test_the_single_file_goes_before_an_index(torch, saved, tmp_path):
+    """As in transformers: both files, and an index that names the other one."""
+    import transformers
+
+    _, path = saved("llama3-tied")
+    tensors = {
+        k: v for f in path.glob("*.safetensors") for k, v in load_file(f).items()
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    other = {k: v + 1 for k, v in tensors.items()}
+    save_file(other, tmp_path / "other.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "other.safetensors")}
+    (tmp_path / INDEX).write_text(json.dumps({"metadata": {}, **index}))
+    (tmp_path / "config.json").write_bytes((path / "config.json").read_bytes())
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, attn_implementation="eager"
+    )
+    assert apart(torch, theirs, tmp_path) < 5e-5
+
+
+def test_weights_that_the_config_names_elsewhere_are_refused(tmp_path):
+    """transformers would take those."""
+    folder = made.directory(
+        tmp_path / "m", made.model("gemma3"), transformers_weights="other.safetensors"
+    )
+    with pytest.raises(UserError, match=r"weights in 'other\.safetensors'"):
+        open_folder(folder)
 
 
 def test_a_truncated_file_is_named(folder):
@@ -284,28 +340,26 @@ def test_a_truncated_file_is_named(folder):
         ("absent.safetensors", "absent.safetensors is missing"),
     ],
 )
-def test_an_index_that_points_elsewhere_is_refused(folder, name, message):
-    index = {"weight_map": {UP: name}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+def test_an_index_that_points_elsewhere_is_refused(sharded, name, message):
+    (sharded / INDEX).write_text(json.dumps({"weight_map": {UP: name}}))
     with pytest.raises(UserError, match=message):
-        open_folder(folder)
+        open_folder(sharded)
 
 
-def test_a_tensor_in_two_files_is_refused(folder):
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "again.safetensors").write_bytes(data)
-    index = {"weight_map": {"a": "model.safetensors", "b": "again.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+def test_a_tensor_in_two_files_is_refused(sharded):
+    data = (sharded / "shard.safetensors").read_bytes()
+    (sharded / "again.safetensors").write_bytes(data)
+    index = {"weight_map": {"a": "shard.safetensors", "b": "again.safetensors"}}
+    (sharded / INDEX).write_text(json.dumps(index))
     with pytest.raises(UserError, match="has a tensor twice"):
-        open_folder(folder)
+        open_folder(sharded)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"weight_map": []}', "\xff" * 9])
-def test_a_broken_index_is_refused(folder, content):
-    path = folder / "model.safetensors.index.json"
-    path.write_text(content, encoding="latin-1")
+def test_a_broken_index_is_refused(sharded, content):
+    (sharded / INDEX).write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"index\.json"):
-        open_folder(folder)
+        open_folder(sharded)
 
 
 def test_links_of_the_hub_cache_are_followed(folder, tmp_path):
@@ -352,3 +406,27 @@ def test_the_config_names_bos_where_the_tokenizer_does_not(tmp_path):
     (folder / "tokenizer_config.json").unlink()
     tokenizer = open_folder(folder).tokenizer()
     assert (tokenizer.bos, tokenizer.pad) == (258, 7)
+
+
+def test_ends_are_those_of_all_files(tmp_path):
+    folder = made.directory(tmp_path / "m", made.model("llama3"), eos_token_id=[5, 106])
+    (folder / "generation_config.json").write_text('{"eos_token_id": [106, 7]}')
+    assert open_folder(folder).tokenizer().ends == (259, 5, 106, 7)
+
+
+def test_tokens_that_a_tokenizer_json_adds_are_tokens(tmp_path):
+    """Though a tokenizer.model lies beside it, as in Gemma's folders."""
+    folder = made.directory(tmp_path / "m", made.model("gemma3"))
+    (folder / "tokenizer.model").write_bytes(made_pieces.proto())
+    (folder / "tokenizer.json").write_bytes(made_pieces.as_json("<fact>"))
+    (folder / "tokenizer_config.json").write_bytes(made_pieces.settings())
+    ids = open_folder(folder).tokenizer().encode("a<fact>").ids
+    assert ids == [2, made_pieces.ID["a"], len(made_pieces.PIECES)]
+
+
+def test_the_tokenizer_of_llama_2_is_refused(tmp_path):
+    folder = made.directory(tmp_path / "m", made.model("llama3"))
+    (folder / "tokenizer.model").write_bytes(made_pieces.proto(dummy=True))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"m: a tokenizer\.model that puts a space"):
+        open_folder(folder).tokenizer()

@@ -122,6 +122,37 @@ def test_continuations_end_at_a_string_or_after_so_many_tokens(model):
     assert len(found[1]) < len(whole[1])
 
 
+class Chat(Numbers):
+    """Some of the numbers are control tokens: `<turn>`, say."""
+
+    def __init__(self, markers, ends):
+        super().__init__()
+        self.markers, self.ends = markers, ends
+
+    def decode(self, ids):
+        return super().decode([i for i in ids if i not in self.markers])
+
+
+@pytest.mark.parametrize("ends", [(), (511,)])
+def test_a_control_token_is_a_stop_string_and_no_text(model, ends):
+    """Alone, with text behind it, or as any of several ends."""
+    text, how = "one two three four", {"length": 36, "batch": 1, "context": 100}
+    ids = model.tokenizer.encode(text).ids
+    said = generate(model, *padded([ids], 0, 32), 36)[0].tolist()
+    think, _, turn = list(dict.fromkeys(said))[:3]
+    at = said.index(turn)
+    chat = Chat({think: "<think>", turn: "<turn>"}, ends)
+    asked = dataclasses.replace(model, tokenizer=chat)
+    wanted = chat.decode(said[:at])
+    for stop in ("<turn>", f"<turn> {said[at + 1]}"):
+        assert continuations(asked, [text], until=("no", stop), **how) == [wanted]
+    [whole] = continuations(asked, [text], until=("<other>",), **how)
+    assert whole == chat.decode(said) != wanted
+    if ends:
+        both = dataclasses.replace(asked, tokenizer=Chat(chat.markers, (510, turn)))
+        assert continuations(both, [text], until=(), **how) == [wanted]
+
+
 def test_a_long_text_makes_room_for_its_continuation(model):
     ids = model.tokenizer.encode(" ".join(f"w{i}" for i in range(60))).ids
     text = " ".join(f"w{i}" for i in range(60))

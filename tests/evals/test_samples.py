@@ -10,6 +10,7 @@ from mu_jax.errors import UserError
 from mu_jax.evals.samples import Samples
 from mu_jax.facts.tokens import padded
 from mu_jax.model.generate import generate
+from mu_jax.testing import ToyTokenizer
 from mu_jax.types import Facts, Known
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -43,6 +44,21 @@ def test_a_few_facts_of_each_split_in_every_format(tiny, source, facts):
     assert [s.said for s in found] == [tiny.tokenizer.decode(row) for row in said]
     lines = [json.dumps(dataclasses.asdict(sample)) for sample in found]
     assert [json.loads(line)["said"] for line in lines] == [s.said for s in found]
+
+
+def test_a_sample_ends_at_any_end_token(tiny, source, facts):
+    """And what pads it then is no part of it, even where that is a word."""
+    words = lambda ids: " ".join(map(str, map(int, ids)))
+    how = {"per_split": 1, "splits": ("forget",), "length": 3, "batch": 1}
+    said = []
+    for ends in ((), (509, 510)):
+        tokenizer = ToyTokenizer()
+        tokenizer.decode = words
+        tokenizer.ends = (*ends, int(said[0].split()[0])) if said else ends
+        model = dataclasses.replace(tiny, tokenizer=tokenizer)
+        [found] = Samples(**how)(model, "odd", facts, source.templates[:1])
+        said.append(found.said)
+    assert len(said[0].split()) == 3 and said[1] == ""
 
 
 @pytest.mark.parametrize("name", ["per_split", "length", "batch"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import made_pieces
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from mu_jax.facts.tokens import (
     prompts,
     shared_prefix,
 )
-from mu_jax.model.tokenizer import SentencePiece
+from mu_jax.model.sentence_pieces import SentencePiece
 from mu_jax.testing import ToyTokenizer
 from mu_jax.types import Fact, Question
 
@@ -78,27 +79,8 @@ def test_every_row_has_exactly_one_bos(template):
 
 @pytest.fixture(scope="module")
 def sentencepiece():
-    """A SentencePiece model of Gemma's kind: bytes, a few words, control tokens."""
-    from sentencepiece import sentencepiece_model_pb2 as proto
-
-    model, kind = proto.ModelProto(), proto.ModelProto.SentencePiece
-    names = [("<pad>", kind.CONTROL), ("<eos>", kind.CONTROL), ("<bos>", kind.CONTROL)]
-    names += [("<unk>", kind.UNKNOWN)]
-    names += [(f"<0x{i:02X}>", kind.BYTE) for i in range(256)]
-    words = ("▁", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:.,?!", "▁p")
-    names += [(w, kind.NORMAL) for w in words]
-    for i, (name, of) in enumerate(names):
-        model.pieces.add(piece=name, score=-float(i), type=of)
-    trainer = model.trainer_spec
-    trainer.model_type = proto.TrainerSpec.BPE
-    trainer.byte_fallback = True
-    trainer.vocab_size = len(names)
-    trainer.pad_id, trainer.eos_id, trainer.bos_id, trainer.unk_id = 0, 1, 2, 3
-    trainer.bos_piece, trainer.eos_piece, trainer.pad_piece = "<bos>", "<eos>", "<pad>"
-    model.normalizer_spec.add_dummy_prefix = False
-    model.normalizer_spec.remove_extra_whitespaces = False
-    model.normalizer_spec.escape_whitespaces = True
-    return SentencePiece(model.SerializeToString())
+    """Of Gemma's kind: bytes, a few words, control tokens."""
+    return SentencePiece(made_pieces.proto())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Tracing: cells of a sweep are patched runs, and shares of a known whole."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
+import made_pieces
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from mu_jax.localizers.patching import Inputs, measure, record, subject_noise
 from mu_jax.localizers.roles import ROLES
 from mu_jax.localizers.sweep import Cell, base, positions, sweep
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.model.tokenizer import from_files
 from mu_jax.types import Site
 
 pytestmark = pytest.mark.usefixtures("quick", "float64")
@@ -442,3 +445,12 @@ def test_the_papers_settings():
     assert paper.corruption == GaussianNoise(scale=3.0, per_row=True)
     assert paper.metric == Probability(pooled=True) and paper.kinds == ("head", "mlp")
     assert CausalTracing().corruption == OtherSubject()
+
+
+def test_control_tokens_are_called_by_their_names():
+    tokenizer = from_files({"tokenizer.model": made_pieces.proto()})
+    ids = np.array([tokenizer.encode("<start_of_turn>a p").ids])
+    model = SimpleNamespace(tokenizer=tokenizer)
+    prompts = SimpleNamespace(tokens=ids, valid=np.ones(ids.shape, bool))
+    wanted = ["<bos>", "<start_of_turn>", "a", " p"]
+    assert tracing._spelled(model, prompts) == wanted

@@ -9,7 +9,7 @@ import pytest
 
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import padded
-from mu_jax.model.generate import begin, generate, go_on
+from mu_jax.model.generate import begin, ended, generate, go_on
 from mu_jax.model.network import Network, take_last
 from mu_jax.sharding import Mesh
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
@@ -91,6 +91,12 @@ def test_a_row_stops_at_a_token_and_the_others_go_on(tiny, prompts):
         np.testing.assert_array_equal(row[:end], wanted[:end])
         assert (row[end:] == tiny.tokenizer.pad).all()
     assert (said[0, 3:] == tiny.tokenizer.pad).all()
+
+
+def test_a_text_ends_before_its_first_end_token():
+    row = np.array([5, 6, 106, 7, 1])
+    assert ended(row, (1, 106)) == [5, 6]
+    assert ended(row, ()) == row.tolist()
 
 
 def test_what_does_not_fit_is_refused(tiny, prompts):

@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from mu_jax.errors import UserError
-from mu_jax.model.tokenizer import JSON, PROTO, SETTINGS
+from mu_jax.model.special import (
+    GENERATION,
+    JSON,
+    PROTO,
+    SETTINGS,
+    dummy_space,
+    is_id,
+)
 
-_CONTROL, _USER_DEFINED = 3, 4
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -36,10 +43,13 @@ def files(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
       UserError: an incomplete vocabulary, or one of another kind.
     """
     kind = fields.get("tokenizer.ggml.model", "llama")
+    if fields.get("tokenizer.ggml.add_space_prefix"):
+        raise dummy_space(f"vocabulary in {path}")
+    ends = {GENERATION: json.dumps({"eos_token_id": _ends(fields)}).encode()}
     if kind == "gpt2":
-        return _byte_pairs(path, fields)
+        return _byte_pairs(path, fields) | ends
     if kind == "llama" and fields.get("general.architecture") != "llama":
-        return {PROTO: _sentencepiece(path, fields)}
+        return _sentencepiece(path, fields) | ends
     raise UserError(
         f"{path} has a vocabulary of the kind {str(kind)[:60]!r}",
         "llama (SentencePiece) in a Gemma or gpt2 (byte pairs) in a Llama 3",
@@ -73,8 +83,14 @@ def _special(path: Path, fields: Mapping[str, Any], name: str, size: int) -> int
     return index
 
 
-def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> bytes:
-    """A SentencePiece model with the vocabulary that the file carries."""
+def _ends(fields: Mapping[str, Any]) -> list[int]:
+    """Ids at which a text, a turn of a chat or a message to a tool ends."""
+    found = [fields.get(f"tokenizer.ggml.{n}_token_id") for n in ("eos", "eot", "eom")]
+    return list(dict.fromkeys(i for i in found if is_id(i)))
+
+
+def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """A SentencePiece model with the vocabulary that the file carries, and settings."""
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     tokens, *rest = _columns(path, fields, "tokens", "scores", "token_type")
@@ -97,7 +113,9 @@ def _sentencepiece(path: Path, fields: Mapping[str, Any]) -> bytes:
     model.normalizer_spec.add_dummy_prefix = False
     model.normalizer_spec.remove_extra_whitespaces = False
     model.normalizer_spec.escape_whitespaces = True
-    return model.SerializeToString()
+    settings = _settings(fields, tokens, "GemmaTokenizer") | {"add_bos_token": True}
+    described = json.dumps(settings).encode()
+    return {PROTO: model.SerializeToString(), SETTINGS: described}
 
 
 def _byte_pairs(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
@@ -129,8 +147,8 @@ def _byte_pairs(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
     made = Tokenizer(model)
     made.pre_tokenizer = _cutting(cut)
     made.decoder = decoders.ByteLevel()
-    for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
-        chosen = [t for t, k in zip(tokens, kinds, strict=True) if k == kind]
+    for of, special in (((_UNKNOWN, _CONTROL), True), ((_USER_DEFINED,), False)):
+        chosen = [t for t, k in zip(tokens, kinds, strict=True) if k in of]
         added = [AddedToken(t, special=special, normalized=False) for t in chosen]
         (made.add_special_tokens if special else made.add_tokens)(added)
     bos = _special(path, fields, "bos", len(tokens))
@@ -139,7 +157,8 @@ def _byte_pairs(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
         made.post_processor = processors.TemplateProcessing(
             single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
         )
-    settings = _settings(fields, tokens) | {"add_bos_token": begins}
+    settings = _settings(fields, tokens, "PreTrainedTokenizerFast")
+    settings["add_bos_token"] = begins
     return {JSON: made.to_str().encode(), SETTINGS: json.dumps(settings).encode()}
 
 
@@ -158,10 +177,12 @@ def _cutting(name: str):
     return pre_tokenizers.Sequence([digits, plain])
 
 
-def _settings(fields: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
+def _settings(
+    fields: Mapping[str, Any], tokens: list[str], kind: str
+) -> dict[str, Any]:
     """The `tokenizer_config.json`: special tokens by their text."""
     settings: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": kind,
         "clean_up_tokenization_spaces": False,
     }
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}

@@ -60,8 +60,8 @@ def write(
     spec, tokenizer = model.spec, model.tokenizer
     dtype = np.dtype(dtype or model.params["embedder"].dtype)
     described = config(spec, dtype.name) | {"bos_token_id": tokenizer.bos}
-    if hasattr(tokenizer, "eos"):
-        described["eos_token_id"] = tokenizer.eos
+    ends = list(tokenizer.ends)
+    described["eos_token_id"] = ends if len(ends) > 1 else next(iter(ends), None)
     total = sum(shape.get("layer", 1) for shape in shapes(spec).values())
 
     def told() -> Iterator[tuple[str, np.ndarray]]:

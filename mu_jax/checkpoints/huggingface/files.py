@@ -8,7 +8,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 
 from mu_jax.errors import UserError
-from mu_jax.model.tokenizer import parsed
+from mu_jax.model.special import parsed
 
 CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
@@ -18,10 +18,22 @@ _LARGEST_TEXT = 256 << 20
 _SAMPLES = 1024
 
 
-def weights(path: Path) -> dict[str, Any]:
-    """The open safetensors files of a directory, by name."""
+def weights(path: Path, chosen: Any = None) -> dict[str, Any]:
+    """The open safetensors files of a directory, by name: those transformers opens.
+
+    The single file goes before an index that lies beside it.
+
+    Args:
+      chosen: what config.json names as `transformers_weights`.
+    """
+    if chosen not in (None, _SINGLE):
+        raise UserError(
+            f"{path / CONFIG} has its weights in {str(chosen)[:80]!r}",
+            f"{_SINGLE}, or {_INDEX} and what it names",
+            f"rename the file, and drop transformers_weights from {CONFIG}",
+        )
     names = [_SINGLE]
-    if (path / _INDEX).is_file():
+    if not (path / _SINGLE).is_file() and (path / _INDEX).is_file():
         index = parsed(f"{path / _INDEX}", content(path / _INDEX))
         listed = index.get("weight_map")
         if not isinstance(listed, dict) or not listed:

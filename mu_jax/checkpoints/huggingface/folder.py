@@ -19,20 +19,20 @@ from mu_jax.checkpoints.huggingface.files import CONFIG, content, digest, weight
 from mu_jax.checkpoints.huggingface.names import tensor_name
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
-from mu_jax.model import tokenizer
+from mu_jax.model import special, tokenizer
 from mu_jax.model.params import shapes
 from mu_jax.model.specs import Spec
 from mu_jax.types import Tokenizer
 
 _TOKENIZER = (
-    tokenizer.PROTO,
-    tokenizer.JSON,
-    tokenizer.SETTINGS,
-    "special_tokens_map.json",
-    "added_tokens.json",
+    *(special.PROTO, special.JSON, special.SETTINGS, special.NAMES, special.ADDED),
+    special.GENERATION,
     "chat_template.jinja",
 )
 _DTYPES = ("F32", "BF16", "F16")
+_HEAD = "lm_head.weight"
+_ROWS = 4096
+"""Of two tables, so many are compared at once."""
 _VISION = ("vision_tower.", "multi_modal_projector.")
 
 
@@ -47,19 +47,18 @@ class Folder:
     tensors: Mapping[tuple[str, int | None], tuple[str, Any]]
 
     def tokenizer(self) -> Tokenizer:
-        """That of the checkpoint; Gemma's is `tokenizer.model` where there is one.
+        """That of the checkpoint, as `transformers` reads it.
 
         Raises:
-          UserError: it is missing, cannot be read or has no BOS.
+          UserError: it is missing, cannot be read, has no BOS, puts a space in front
+            of a text, or is contradicted by another file.
         """
         files = {
             name: content(self.path / name)
             for name in _TOKENIZER
             if (self.path / name).is_file()
         }
-        if is_llama(self.spec):
-            files.pop(tokenizer.PROTO, None)  # not SentencePiece, or not Llama 3
-        ids = {n: self.config.get(f"{n}_token_id") for n in ("bos", "pad")}
+        ids = {n: self.config.get(f"{n}_token_id") for n in ("bos", "pad", "eos")}
         try:
             return tokenizer.from_files(files, **ids)
         except UserError as error:
@@ -89,9 +88,9 @@ def open_folder(path: Path, name: str = "") -> Folder:
       UserError: a config that does not fit, weights in another format, a truncated or
         missing file, an unknown or missing tensor, a wrong shape or dtype.
     """
-    config = tokenizer.parsed(f"{path / CONFIG}", content(path / CONFIG))
+    config = special.parsed(f"{path / CONFIG}", content(path / CONFIG))
     spec = huggingface_spec.spec(config, name or path.resolve().name)
-    files = weights(path)
+    files = weights(path, config.get("transformers_weights"))
     tensors = _tensors(path, files, spec)
     inner = config.get("text_config", {})
     return Folder(path, spec, digest(path, files), {**inner, **config}, tensors)
@@ -130,7 +129,25 @@ def _tensors(
         axes = [n for axis, n in shapes(spec)[label].items() if axis != "layer"]
         _check(path, tensor, stored[tensor], matrix.stored(label, axes))
         out[label, layer] = (tensor, stored[tensor])
+    if spec.tied and _HEAD in prefixed:
+        name = prefixed[_HEAD]
+        _one_table(path, out["embedder", None], (name, stored[name]))
     return out
+
+
+def _one_table(path: Path, *pair: tuple[str, Any]) -> None:
+    """Raises UserError unless both tables are the same, as the config says."""
+    one, other = (file.get_slice(name) for name, file in pair)
+    size = one.get_shape()[0]
+    cuts = (slice(i, min(i + _ROWS, size)) for i in range(0, size, _ROWS))
+    if one.get_shape() != other.get_shape() or not all(
+        np.array_equal(one[cut], other[cut]) for cut in cuts
+    ):
+        raise UserError(
+            f"{path}: {pair[1][0]} differs from {pair[0][0]}",
+            "one table for both: its config.json has them tied (tie_word_embeddings)",
+            "drop the one that should not be there, or untie them if it is a Llama",
+        )
 
 
 def _wanted(spec: Spec) -> dict[str, tuple[str, int | None]]:
@@ -153,9 +170,10 @@ def _plain(name: str) -> str:
 def _skipped(name: str, spec: Spec) -> bool:
     """Whether a tensor is left out knowingly.
 
-    These are vision, a second copy of a tied table, and what is computed.
+    These are vision, a second copy of a tied table (see `_one_table`), and what is
+    computed.
     """
-    copied = spec.tied and name == "lm_head.weight"
+    copied = spec.tied and name == _HEAD
     seen = name.removeprefix("model.").startswith(_VISION)
     return copied or seen or name.endswith("rotary_emb.inv_freq")
 

@@ -69,7 +69,8 @@ def spec(config: Mapping[str, Any], name: str) -> Spec:
         inner = config.get("text_config")
         if not isinstance(inner, Mapping):
             raise UserError(f"{name}: config.json has no text_config", "a Gemma 3")
-        config, kind = inner, "gemma3_text"
+        outer = {k: config[k] for k in ("tie_word_embeddings",) if k in config}
+        config, kind = {**inner, **outer}, "gemma3_text"
     given = {k: v for k, v in config.items() if v is not None or k in _NULLS}
     remedy = "fetch the checkpoint's own config.json, or take another model"
     fields = Fields(f"{name}, config.json", _DEFAULTS[kind] | given, remedy=remedy)
