@@ -37,11 +37,21 @@ def pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
 
     They are tokenised as one text, after the spaces that end the context have gone over
     to the continuation: words begin with their space. An empty context is BOS alone.
+
+    Where a token would begin in one and end in the other ("hello wor" and "ld"), the
+    continuation is tokenised by itself: cut behind the context, it would have nothing
+    to say, and be certain.
+
+    Raises:
+      UserError: a continuation with text and without a token.
     """
     kept = context.rstrip()
-    whole = tokenizer.encode(context + continuation).ids
-    cut = len(tokenizer.encode(kept).ids)
-    return whole[:cut], whole[cut:]
+    moved = context[len(kept) :] + continuation
+    before, whole = (tokenizer.encode(text).ids for text in (kept, kept + moved))
+    said = whole[len(before) :]
+    if moved and (not said or whole[: len(before)] != before):
+        said = _tokens(tokenizer, moved)
+    return before, said
 
 
 def log_likelihoods(
@@ -54,7 +64,7 @@ def log_likelihoods(
 ) -> list[tuple[float, bool]]:
     """For each pair: log p(continuation | context), and whether it is the greedy one.
 
-    In nats, summed over the continuation's tokens; an empty one has 0. Pairs that
+    In nats, summed over the continuation's tokens; one without any has 0. Pairs that
     differ in their last token only (the letters of a multiple choice) share a run.
 
     Args:
@@ -104,12 +114,16 @@ def log_likelihood_of_text(
 
     Every token is predicted once. A text longer than `context` is read in windows of so
     many tokens, each behind BOS; the last one is filled up with what precedes it.
+
+    Raises:
+      UserError: a text without a token.
     """
     pairs, owner = [], []
     for number, text in enumerate(texts):
-        bos, *ids = model.tokenizer.encode(text).ids
+        ids = _tokens(model.tokenizer, text) if text else []
         for start in range(0, len(ids), context):
-            pairs.append(([bos, *ids[:start]], ids[start : start + context]))
+            before = [model.tokenizer.bos, *ids[:start]]
+            pairs.append((before, ids[start : start + context]))
             owner.append(number)
     found = log_likelihoods(
         model, pairs, batch=batch, context=context, progress=progress
@@ -162,6 +176,18 @@ def continuations(
             out[order[i]] = text
         progress("generating", int(rows[n - 1]) + 1, len(texts))
     return out
+
+
+def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text, BOS left out; raises UserError where it has none."""
+    ids = tokenizer.encode(text).ids[1:]
+    if not ids:
+        raise UserError(
+            f"{text[:40]!r}, of which the tokenizer makes no token",
+            "text that it has tokens for",
+            "leave the task out, or take another model",
+        )
+    return ids
 
 
 def _read(model, keys, lasts, options, context) -> Iterator[tuple]:
