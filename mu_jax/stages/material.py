@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
+from mu_jax.facts.groups import repeats
 from mu_jax.facts.invented import twins
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
@@ -40,6 +41,8 @@ def victim(run: Run, name: str) -> Victim:
     facts = run.dir.read_facts()
     taken = {k.fact.id for k in facts.known}
     kinds = {fact.relation for fact in facts.forget}
+    every = [fact for fact, _ in run.dir.read_asked()]
+    taken |= repeats(facts.forget, every)
     text, _ = run.config.text.load(run.model.tokenizer)
     return Victim(
         name=name,
@@ -48,9 +51,7 @@ def victim(run: Run, name: str) -> Victim:
         selection=edit.selection,
         facts=facts,
         related=tuple(
-            fact
-            for fact, _ in run.dir.read_asked()
-            if fact.id not in taken and fact.relation in kinds
+            fact for fact in every if fact.id not in taken and fact.relation in kinds
         ),
         twins=never_knew(run, facts.forget),
         templates=tuple(formats(run, run.config.attack_formats)),

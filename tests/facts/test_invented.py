@@ -8,8 +8,8 @@ import pytest
 from mu_jax.errors import UserError
 from mu_jax.facts.counterfact import CounterFact
 from mu_jax.facts.invented import twin, twins
+from mu_jax.facts.mentions import find
 from mu_jax.facts.sports import Sports
-from mu_jax.facts.templates import find
 from mu_jax.types import Fact
 
 SOURCES = {"sports": Sports(), "counterfact": CounterFact()}

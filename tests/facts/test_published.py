@@ -46,6 +46,7 @@ FACT = Fact(
     paraphrases=("He left. Danielle Darrieux, a native",),
     neighbours=("Ferdinand de Saussure is a native speaker of",),
     distractors=(" Dutch", " Greek"),
+    start=21,
 )
 
 
