@@ -63,7 +63,7 @@ def test_a_subject_stands_where_its_fact_says():
     assert (question.start, question.stop) == (0, 8)
 
 
-@pytest.mark.parametrize("start", [1, -7, 1000])
+@pytest.mark.parametrize("start", [1, -7, 1000, "0"])
 def test_a_place_where_the_subject_is_not_is_refused(start):
     with pytest.raises(UserError, match=f"'New York' does not stand at char.* {start}"):
         place(dataclasses.replace(ALBANY, start=start))
