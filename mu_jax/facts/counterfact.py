@@ -16,7 +16,7 @@ from mu_jax.facts.counterfact_formats import (
     Train,
     ask,
 )
-from mu_jax.facts.groups import cut, exactly, grouped, held_out
+from mu_jax.facts.groups import cut, exactly, grouped, held_out, ordered
 from mu_jax.facts.reversed import with_rivals
 from mu_jax.facts.templates import Format
 from mu_jax.types import Fact, Facts, Question
@@ -123,7 +123,13 @@ class CounterFact:
         )
 
     def partitions(self, facts: Facts) -> tuple[tuple[Fact, ...], ...]:
-        """The forgotten facts in `parts` consecutive groups of equal size."""
+        """The forgotten facts in `parts` consecutive groups of equal size.
+
+        All records of one fact are in one of them.
+
+        Raises:
+          UserError: as many parts as do not divide the facts, or would cut one in two.
+        """
         forget = facts.forget
         size, rest = divmod(len(forget), self.parts)
         if not size or rest:
@@ -132,7 +138,11 @@ class CounterFact:
                 "groups of equal size",
                 "split the facts with these settings",
             )
-        return tuple(forget[i : i + size] for i in range(0, len(forget), size))
+        parts, rest = [], grouped(forget)
+        while rest:
+            part, rest = exactly(rest, size)
+            parts.append(tuple(forget[i] for i in ordered(part)))
+        return tuple(parts)
 
     def _records(self) -> list[table.Record]:
         shipped = resources.files("mu_jax.facts") / "data/counterfact.jsonl"

@@ -1,8 +1,8 @@
 """Where a text names a subject, and the same text about another one."""
 
 import dataclasses
-import re
 import unicodedata
+from collections.abc import Iterator
 
 from mu_jax.errors import UserError
 from mu_jax.facts.spacing import unspaced
@@ -15,15 +15,13 @@ def mentions(text: str, subject: str) -> list[int]:
     Where a script does not part its words (Chinese, say, or a Korean name and its
     particle) every occurrence is one.
     """
-    if not subject:
-        return []
-    found = (m.start() for m in re.finditer(rf"(?={re.escape(subject)})", text))
-    return [
-        start
-        for start in found
-        if not _joined(text[:start][-1:], subject[0])
-        and not _joined(text[start + len(subject) :][:1], subject[-1])
-    ]
+    out = []
+    for start in _occurrences(text, subject):
+        stop = start + len(subject)
+        before, after = text[max(start - 1, 0) : start], text[stop : stop + 1]
+        if not _joined(before, subject[0]) and not _joined(after, subject[-1]):
+            out.append(start)
+    return out
 
 
 def find(text: str, subject: str) -> int | None:
@@ -95,6 +93,14 @@ def renamed(fact: Fact, subject: str) -> Fact:
     before = replaced(fact.prompt[:start], fact.subject, subject)
     text = before + subject + replaced(rest, fact.subject, subject)
     return dataclasses.replace(fact, subject=subject, prompt=text, start=len(before))
+
+
+def _occurrences(text: str, subject: str) -> Iterator[int]:
+    """Where it stands, as part of a longer word too; nowhere, if it is empty."""
+    start = text.find(subject) if subject else -1
+    while start >= 0:
+        yield start
+        start = text.find(subject, start + 1)
 
 
 def _joined(neighbour: str, edge: str) -> bool:

@@ -86,12 +86,13 @@ def with_rivals(
     for fact in (*facts, *others):
         answers = by_answer.setdefault(fact.relation, {})
         answers.setdefault(fact.answer, set()).add(fact.subject)
-        true_of.setdefault((fact.relation, fact.subject), set()).add(fact.answer)
+        name = fact.relation, alike(fact.subject)
+        true_of.setdefault(name, set()).add(fact.answer)
     out = []
     for fact in facts:
         answers = by_answer[fact.relation]
         fits = lambda name, fact=fact: (
-            fact.answer not in true_of[fact.relation, name]
+            fact.answer not in true_of[fact.relation, alike(name)]
             and initial(name) not in ("", initial(fact.subject))
             and alike(name) != alike(fact.subject)
         )

@@ -105,6 +105,22 @@ def test_no_fact_stands_in_two_splits(drawn, forget, reserved, heldout):
     assert len(found.forget) == forget and len(found.split("reserved")) == reserved
 
 
+def test_no_fact_is_forgotten_in_two_parts():
+    names = ("Rome", "Oslo", "ROME", "Lima", "Bonn", "Kyiv")
+    found = known(made(i, name) for i, name in enumerate(names))
+    more = known(made(i, f"City{i}") for i in range(6, 20))
+    source = CounterFact(forget=6, parts=3)
+    parts = source.partitions(source.split([*found, *more]))
+    assert [[f.id for f in part] for part in parts] == [
+        ["0", "2"],
+        ["1", "3"],
+        ["4", "5"],
+    ]
+    source = CounterFact(forget=6, parts=6)
+    with pytest.raises(UserError, match="1 facts to be set apart"):
+        source.partitions(source.split([*found, *more]))
+
+
 @given(
     names=st.lists(names, min_size=4, max_size=30),
     forget=st.integers(1, 6) | st.just("football"),

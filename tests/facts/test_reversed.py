@@ -76,6 +76,8 @@ def test_a_fact_without_a_rival_is_not_asked_nor_one_of_a_shot():
 def test_the_subject_spelt_otherwise_is_no_rival():
     facts = (made(0, "Élan", " Italy", " Egypt"), made(1, "Elan", " Egypt", " Italy"))
     assert [f.rival for f in with_rivals(facts, 0)] == ["", ""]
+    facts = (*facts, made(2, "Bonn", " Italy", " Egypt"))  # Elan is in Italy, too
+    assert with_rivals(facts, 0)[2].rival == ""
 
 
 def made(i: int, name: str, answer: str, wrong: str, relation="in") -> Fact:
