@@ -75,11 +75,12 @@ def exactly(groups: Groups, count: int) -> tuple[Groups, Groups]:
     some, others = taken(groups, count)
     got = sum(map(len, some))
     if got < count and others:
+        more = got + len(others[0])
         raise UserError(
             f"{count} facts to be set apart, where records of the same fact stay"
-            f" together: {got} fit, and the next has {len(others[0])} records",
+            f" together: {got} fit, with the next fact's it would be {more}",
             "a number that needs no fact cut in two",
-            f"take {got} or {got + len(others[0])}, or remove the repeated records",
+            f"take {f'{got} or {more}' if got else more}, or remove repeated records",
         )
     return some, others
 

@@ -4,6 +4,7 @@ import copy
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mu_jax.errors import UserError
@@ -11,6 +12,7 @@ from mu_jax.facts.counterfact_formats import Train
 from mu_jax.facts.invented import twin
 from mu_jax.facts.published import fact
 from mu_jax.facts.table import Record
+from mu_jax.facts.tokens import prompts
 from mu_jax.types import Fact
 
 NESTED: dict[str, Any] = {
@@ -121,17 +123,19 @@ def test_a_number_is_an_answer():
     assert (made.answer, made.counterfact) == (" 1984", " 1985")
 
 
-def test_the_slot_says_where_the_subject_is():
+def test_the_slot_says_where_the_subject_is(gemma_tokenizer):
     prompt = "{} is a state whose capital is not New York but Albany; it lies in"
     made = build(changed(FLAT, subject="New York", prompt=prompt))
     assert made.start == 0 and made.prompt == prompt.replace("{}", "New York")
-    assert Train()(made).start == 0
+    rows = prompts([Train()(made)], gemma_tokenizer)
+    assert np.flatnonzero(rows.subject[0]).tolist() == [1, 2]
+    assert gemma_tokenizer.decode(rows.tokens[0, 1:3]) == "New York"
     spelt = build(changed(FLAT, subject="New York", prompt=made.prompt))
     assert spelt.start == made.prompt.rindex("New York")  # nothing says otherwise
     assert twin(made, "Zed").prompt.count("Zed") == 2
 
 
-def test_an_answer_has_the_space_of_its_prompts_script():
+def test_an_answer_has_the_space_of_its_prompts_script(gemma_tokenizer):
     chinese = {
         "subject": "法国",
         "prompt": "{}的首都是",
@@ -143,6 +147,9 @@ def test_an_answer_has_the_space_of_its_prompts_script():
     answers = (made.answer, made.counterfact, *made.distractors)
     assert answers == ("巴黎", "罗马", "马德里")
     assert made.prompt == "法国的首都是"
+    rows = prompts([Train()(made)], gemma_tokenizer)
+    said = [gemma_tokenizer.decode([int(i)]) for i in (*rows.answer, *rows.foil)]
+    assert said == ["巴黎", "罗马"]
 
 
 @pytest.mark.parametrize(
