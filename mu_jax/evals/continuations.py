@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mu_jax.errors import UserError
+from mu_jax.evals.pairs import Pair, spoken
 from mu_jax.facts.tokens import batches, padded
 from mu_jax.model.generate import begin, ended, go_on
 from mu_jax.model.model import Model
 from mu_jax.sharding import fetch
-from mu_jax.types import Progress, Tokenizer, silent
+from mu_jax.types import Progress, silent
 
 SHORTEST = 32
 """The narrowest batch; below it, padding costs less than another program."""
@@ -27,31 +28,6 @@ SPOTS = 64
 """Positions whose logits are computed at once: 67 MB of them in Gemma."""
 PIECE = 32
 """Tokens generated between two looks for a stop string."""
-
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a context, BOS first, and of its continuation."""
-
-
-def pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
-    """Both as tokens, cut where the context's own tokens end.
-
-    They are tokenised as one text, after the spaces that end the context have gone over
-    to the continuation: words begin with their space. An empty context is BOS alone.
-
-    Where a token would begin in one and end in the other ("hello wor" and "ld"), the
-    continuation is tokenised by itself: cut behind the context, it would have nothing
-    to say, and be certain.
-
-    Raises:
-      UserError: a continuation with text and without a token.
-    """
-    kept = context.rstrip()
-    moved = context[len(kept) :] + continuation
-    before, whole = (tokenizer.encode(text).ids for text in (kept, kept + moved))
-    said = whole[len(before) :]
-    if moved and (not said or whole[: len(before)] != before):
-        said = _tokens(tokenizer, moved)
-    return before, said
 
 
 def log_likelihoods(
@@ -120,7 +96,7 @@ def log_likelihood_of_text(
     """
     pairs, owner = [], []
     for number, text in enumerate(texts):
-        ids = _tokens(model.tokenizer, text) if text else []
+        ids = spoken(model.tokenizer, text) if text else []
         for start in range(0, len(ids), context):
             before = [model.tokenizer.bos, *ids[:start]]
             pairs.append((before, ids[start : start + context]))
@@ -176,18 +152,6 @@ def continuations(
             out[order[i]] = text
         progress("generating", int(rows[n - 1]) + 1, len(texts))
     return out
-
-
-def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of a text, BOS left out; raises UserError where it has none."""
-    ids = tokenizer.encode(text).ids[1:]
-    if not ids:
-        raise UserError(
-            f"{text[:40]!r}, of which the tokenizer makes no token",
-            "text that it has tokens for",
-            "leave the task out, or take another model",
-        )
-    return ids
 
 
 def _read(model, keys, lasts, options, context) -> Iterator[tuple]:
