@@ -20,7 +20,7 @@ from mu_jax.facts.tokens import batches, padded
 from mu_jax.model.generate import begin, ended, go_on
 from mu_jax.model.model import Model
 from mu_jax.sharding import fetch
-from mu_jax.types import Progress, silent
+from mu_jax.types import Progress, Tokenizer, silent
 
 SHORTEST = 32
 """The narrowest batch; below it, padding costs less than another program."""
