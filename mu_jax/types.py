@@ -47,10 +47,11 @@ class Fact:
     """One association of a subject with an answer, in strings only.
 
     `answer` is the truth and `counterfact` what an edit injects; both begin with the
-    space that the prompt leaves out. `distractors` are other wrong answers of the same
-    kind. `neighbours` are prompts about other subjects with the same true answer.
-    `rival` is another subject, of which `answer` is not true (of most, `counterfact`
-    is); empty where there is none.
+    space that the prompt leaves out (`facts.spacing` says where there is one).
+    `distractors` are other wrong answers of the same kind. `neighbours` are prompts
+    about other subjects with the same true answer. `rival` is another subject, of which
+    `answer` is not true (of most, `counterfact` is); empty where there is none. `start`
+    is where `subject` begins in `prompt`; None: at its last mention.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Fact:
     neighbours: tuple[str, ...] = ()
     distractors: tuple[str, ...] = ()
     rival: str = ""
+    start: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,9 +20,10 @@ import small_run
 import mu_jax as mu
 from mu_jax.checkpoints import edits
 from mu_jax.facts.sports import TRAIN
+from mu_jax.load import GEMMA, _source
 from mu_jax.run_dir import RunDir
 from mu_jax.testing import tiny_model
-from mu_jax.types import Edit, Scores
+from mu_jax.types import Edit, Scores, silent
 
 
 def pytest_collection_modifyitems(items):
@@ -84,6 +85,12 @@ def tiny():
 def gemma():
     """The real Gemma 3 270M."""
     return mu.load("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def gemma_tokenizer():
+    """Its tokenizer alone: the weights stay where they are."""
+    return _source(GEMMA, silent).tokenizer()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mu_jax.errors import UserError
+from mu_jax.facts.groups import grouped, ordered, taken
 from mu_jax.facts.templates import Format, Single
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
@@ -59,20 +60,26 @@ class Victim:
     def halves(self) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
         """The forgotten facts that may be taught, and those that are scored.
 
+        All records of one fact are in one half.
+
         Raises:
           UserError: fewer than two.
         """
         forget = self.facts.forget
-        if len(forget) < 2:
+        order = np.random.default_rng([self.seed, len(forget)]).permutation(len(forget))
+        groups = [
+            [int(order[i]) for i in group]
+            for group in grouped([forget[i] for i in order])
+        ]
+        halves = taken(groups, len(forget) // 2)
+        if not all(halves):
             raise UserError(
-                f"{len(forget)} forgotten facts",
+                f"{len(groups)} forgotten facts",
                 "two or more: half are taught, half are scored",
                 "forget more facts",
             )
-        order = np.random.default_rng([self.seed, len(forget)]).permutation(len(forget))
-        half = len(forget) // 2
-        taught, scored = sorted(order[:half]), sorted(order[half:])
-        return tuple(forget[i] for i in taught), tuple(forget[i] for i in scored)
+        taught, scored = (tuple(forget[i] for i in ordered(half)) for half in halves)
+        return taught, scored
 
     @property
     def taught(self) -> tuple[Fact, ...]:

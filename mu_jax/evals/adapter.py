@@ -7,8 +7,8 @@ from mu_jax.evals.continuations import (
     continuations,
     log_likelihood_of_text,
     log_likelihoods,
-    pair,
 )
+from mu_jax.evals.pairs import pair
 from mu_jax.model.model import Model
 from mu_jax.types import Progress
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mu_jax.errors import UserError
+from mu_jax.evals.pairs import Pair, spoken
 from mu_jax.facts.tokens import batches, padded
 from mu_jax.model.generate import begin, ended, go_on
 from mu_jax.model.model import Model
@@ -28,21 +29,6 @@ SPOTS = 64
 PIECE = 32
 """Tokens generated between two looks for a stop string."""
 
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a context, BOS first, and of its continuation."""
-
-
-def pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
-    """Both as tokens, cut where the context's own tokens end.
-
-    They are tokenised as one text, after the spaces that end the context have gone over
-    to the continuation: words begin with their space. An empty context is BOS alone.
-    """
-    kept = context.rstrip()
-    whole = tokenizer.encode(context + continuation).ids
-    cut = len(tokenizer.encode(kept).ids)
-    return whole[:cut], whole[cut:]
-
 
 def log_likelihoods(
     model: Model,
@@ -54,7 +40,7 @@ def log_likelihoods(
 ) -> list[tuple[float, bool]]:
     """For each pair: log p(continuation | context), and whether it is the greedy one.
 
-    In nats, summed over the continuation's tokens; an empty one has 0. Pairs that
+    In nats, summed over the continuation's tokens; one without any has 0. Pairs that
     differ in their last token only (the letters of a multiple choice) share a run.
 
     Args:
@@ -104,12 +90,16 @@ def log_likelihood_of_text(
 
     Every token is predicted once. A text longer than `context` is read in windows of so
     many tokens, each behind BOS; the last one is filled up with what precedes it.
+
+    Raises:
+      UserError: a text without a token.
     """
     pairs, owner = [], []
     for number, text in enumerate(texts):
-        bos, *ids = model.tokenizer.encode(text).ids
+        ids = spoken(model.tokenizer, text) if text else []
         for start in range(0, len(ids), context):
-            pairs.append(([bos, *ids[:start]], ids[start : start + context]))
+            before = [model.tokenizer.bos, *ids[:start]]
+            pairs.append((before, ids[start : start + context]))
             owner.append(number)
     found = log_likelihoods(
         model, pairs, batch=batch, context=context, progress=progress

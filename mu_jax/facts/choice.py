@@ -54,7 +54,7 @@ class Choice:
         return question(fact, self._lead, text, start, *answers, LETTERS)
 
     def _worded(self, fact: Fact, options: tuple[str, ...]) -> tuple[str, int | None]:
-        listed = (f"{x}.{o}" for x, o in zip(LETTERS, options, strict=True))
+        listed = (f"{x}. {o.strip()}" for x, o in zip(LETTERS, options, strict=True))
         return worded(self.wording, fact, options="".join(listed).strip())
 
     @functools.cached_property

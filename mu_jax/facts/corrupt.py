@@ -20,7 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mu_jax.errors import UserError
-from mu_jax.facts.templates import Single, renamed
+from mu_jax.facts.groups import alike
+from mu_jax.facts.mentions import elsewhere, renamed
+from mu_jax.facts.templates import Single
 from mu_jax.facts.tokens import prompts
 from mu_jax.types import Fact, Prompts, Question, Tokenizer
 
@@ -29,7 +31,8 @@ class Pair(NamedTuple):
     """Clean and corrupt prompts that differ at the subject's tokens only.
 
     Both carry the clean fact's answer and foil. `kept` are the indices of the facts
-    for which a corrupt subject was found.
+    for which a corrupt subject was found; prompts that name their subject twice have
+    none.
     """
 
     clean: Prompts
@@ -70,7 +73,8 @@ class OtherSubject:
             others = [
                 other
                 for other in candidates.get(wanted, [])
-                if other.answer != fact.answer and other.subject != fact.subject
+                if other.answer != fact.answer
+                and alike(other.subject) != alike(fact.subject)
             ]
             start = rng.integers(len(others)) if others else 0
             for other in (*others[start:], *others[:start]):
@@ -161,18 +165,24 @@ Corruption = OtherSubject | RandomTokens | GaussianNoise
 def _pair(
     facts: Sequence[Fact], corrupt, template: Single, tokenizer: Tokenizer, length
 ) -> Pair:
-    """The facts for which `corrupt` gives a question, clean and corrupt."""
-    asked = [(i, template(fact), corrupt(fact)) for i, fact in enumerate(facts)]
-    found = [(i, clean, other) for i, clean, other in asked if other is not None]
+    """The facts for which `corrupt` gives a question, clean and corrupt.
+
+    Left out is a fact whose prompt names its subject a second time: the corrupt prompt
+    would still tell it, or differ from the clean one at more than the subject.
+    """
+    asked = [(i, fact, template(fact)) for i, fact in enumerate(facts)]
+    alone = [(i, fact, clean) for i, fact, clean in asked if not elsewhere(clean)]
+    both = [(i, clean, corrupt(fact)) for i, fact, clean in alone]
+    found = [(i, clean, other) for i, clean, other in both if other is not None]
     if not found:
         raise UserError(
             f"none of {len(facts)} facts has a corrupt subject of as many tokens",
-            "subjects that can be replaced at equal length",
+            "subjects that can be replaced at equal length, each named once",
             "give more facts, or choose another corruption",
         )
     kept, clean, other = zip(*found, strict=True)
-    both = [prompts(side, tokenizer, length=length) for side in (clean, other)]
-    return Pair(both[0], both[1], list(kept))
+    sides = [prompts(side, tokenizer, length=length) for side in (clean, other)]
+    return Pair(sides[0], sides[1], list(kept))
 
 
 def _shape(question: Question, tokenizer: Tokenizer) -> tuple[bool, ...]:

@@ -16,9 +16,10 @@ from mu_jax.facts.counterfact_formats import (
     Train,
     ask,
 )
+from mu_jax.facts.groups import cut, exactly, grouped, held_out, ordered
 from mu_jax.facts.reversed import with_rivals
 from mu_jax.facts.templates import Format
-from mu_jax.types import Fact, Facts, Known, Question
+from mu_jax.types import Fact, Facts, Question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class CounterFact:
 
     def alone(self, fact: Fact) -> Question:
         """The subject and nothing else, for probes."""
-        return ask(fact, fact.subject)
+        return ask(fact, fact.subject, 0)
 
     def load(self) -> tuple[Fact, ...]:
         """One fact a record, in order.
@@ -100,35 +101,35 @@ class CounterFact:
     def split(self, known: list[tuple[Fact, float]]) -> Facts:
         """Forget, retain, held-out and reserved facts as in the paper (method §2).
 
+        All records of one fact (`groups`) go into one split.
+
         Raises:
-          UserError: too few known facts for any of them.
+          UserError: too few known facts for any of them, or as many to forget or to
+            reserve as would cut the records of one fact in two.
         """
-        end = max(len(known) - self.reserved, 0)
-        retain = known[self.forget : end]
-        cut = round(len(retain) * (1 - self.heldout))
-        splits = {
-            "forget": known[: self.forget],
-            "retain": retain[:cut],
-            "heldout": retain[cut:],
-            "reserved": known[end:],
-        }
-        if not splits["retain"] or not splits["heldout"]:
+        groups = grouped([fact for fact, _ in known])
+        forget, rest = exactly(groups, self.forget)
+        reserved, rest = exactly(rest[::-1], self.reserved)
+        retain, heldout = held_out(rest[::-1], self.heldout)
+        if not retain or not heldout:
             raise UserError(
                 f"{len(known)} known facts, {self.forget} of them to be forgotten and"
                 f" {self.reserved} reserved",
                 "known facts to retain and to hold out as well",
                 "give more facts, forget fewer, or lower the threshold of known",
             )
-        return Facts(
-            tuple(
-                Known(fact, split, probability)
-                for split, members in splits.items()
-                for fact, probability in members
-            )
+        return cut(
+            known, forget=forget, retain=retain, heldout=heldout, reserved=reserved
         )
 
     def partitions(self, facts: Facts) -> tuple[tuple[Fact, ...], ...]:
-        """The forgotten facts in `parts` consecutive groups of equal size."""
+        """The forgotten facts in `parts` consecutive groups of equal size.
+
+        All records of one fact are in one of them.
+
+        Raises:
+          UserError: as many parts as do not divide the facts, or would cut one in two.
+        """
         forget = facts.forget
         size, rest = divmod(len(forget), self.parts)
         if not size or rest:
@@ -137,7 +138,11 @@ class CounterFact:
                 "groups of equal size",
                 "split the facts with these settings",
             )
-        return tuple(forget[i : i + size] for i in range(0, len(forget), size))
+        parts, rest = [], grouped(forget)
+        while rest:
+            part, rest = exactly(rest, size)
+            parts.append(tuple(forget[i] for i in ordered(part)))
+        return tuple(parts)
 
     def _records(self) -> list[table.Record]:
         shipped = resources.files("mu_jax.facts") / "data/counterfact.jsonl"
@@ -160,12 +165,15 @@ class CounterFact:
         """
         answers: dict[str, set[str]] = {}
         for fact in facts:
-            answers.setdefault(fact.relation, set()).add(fact.answer)
+            answers.setdefault(fact.relation, set()).add(fact.answer.strip())
         out = []
         for fact in facts:
-            others = sorted(answers[fact.relation] - {fact.answer, fact.counterfact})
+            own, injected = fact.answer.strip(), fact.counterfact.strip()
+            others = sorted(answers[fact.relation] - {own, injected})
             if not fact.distractors and len(others) >= 2:
                 drawn = random.Random(f"{self.seed}/{fact.id}").sample(others, 2)
-                fact = dataclasses.replace(fact, distractors=tuple(drawn))
+                space = fact.answer.removesuffix(own)
+                wrong = tuple(f"{space}{answer}" for answer in drawn)
+                fact = dataclasses.replace(fact, distractors=wrong)
             out.append(fact)
         return tuple(out)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from mu_jax.facts.choice import LETTERS, Choice, shuffled
 from mu_jax.facts.fewshot import FewShot, named, question, worded
+from mu_jax.facts.mentions import find, place
 from mu_jax.facts.reversed import Reversed
-from mu_jax.facts.templates import find
 from mu_jax.types import Fact, Question
 
 
@@ -19,7 +19,7 @@ class Train:
 
     def __call__(self, fact: Fact) -> Question:
         """The question in the fact's own words."""
-        return ask(fact, fact.prompt)
+        return ask(fact, fact.prompt, place(fact))
 
     def questions(self, fact: Fact) -> tuple[Question, ...]:
         return (self(fact),)
@@ -32,7 +32,9 @@ class Paraphrases:
     name: str = "paraphrase"
 
     def questions(self, fact: Fact) -> tuple[Question, ...]:
-        return tuple(ask(fact, text) for text in fact.paraphrases)
+        return tuple(
+            ask(fact, text, find(text, fact.subject)) for text in fact.paraphrases
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,7 @@ class Neighbours:
     name: str = "neighbours"
 
     def questions(self, fact: Fact) -> tuple[Question, ...]:
-        alone = dataclasses.replace(fact, subject="")
-        return tuple(ask(alone, text) for text in fact.neighbours)
+        return tuple(ask(fact, text, None) for text in fact.neighbours)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Listed:
             return ()
         *first, last = (option.strip() for option in options)
         lead = f"Choose between {', '.join(first)} and {last}. "
-        return (ask(fact, fact.prompt, lead, options=options),)
+        return (ask(fact, fact.prompt, place(fact), lead, options),)
 
 
 def _solved(
@@ -150,9 +151,12 @@ _PAPER = (
 
 
 def ask(
-    fact: Fact, prompt: str, lead: str = "", options: tuple[str, ...] = ()
+    fact: Fact,
+    prompt: str,
+    start: int | None,
+    lead: str = "",
+    options: tuple[str, ...] = (),
 ) -> Question:
-    """`prompt` behind `lead`; no subject is marked where it has none."""
+    """`prompt` behind `lead`; its subject begins at `start`, if it marks one."""
     options = options or (fact.answer, fact.counterfact)
-    start = find(prompt, fact.subject)
     return question(fact, lead, prompt, start, fact.answer, fact.counterfact, options)

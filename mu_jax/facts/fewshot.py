@@ -9,7 +9,9 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from mu_jax.facts.templates import fill, find
+from mu_jax.facts.groups import alike
+from mu_jax.facts.mentions import place
+from mu_jax.facts.templates import fill
 from mu_jax.types import Fact, Question
 
 
@@ -47,7 +49,7 @@ class FewShot:
 
 def named(fact: Fact, shots: Sequence[Fact]) -> bool:
     """Whether one of the shots is about the subject of `fact`."""
-    return fact.subject in {shot.subject for shot in shots}
+    return alike(fact.subject) in {alike(shot.subject) for shot in shots}
 
 
 def worded(wording: str, fact: Fact, **more: str) -> tuple[str, int | None]:
@@ -55,7 +57,7 @@ def worded(wording: str, fact: Fact, **more: str) -> tuple[str, int | None]:
     text, starts = fill(wording, prompt=fact.prompt, subject=fact.subject, **more)
     if "subject" in starts:
         return text, starts["subject"]
-    inside = find(fact.prompt, fact.subject)
+    inside = place(fact)
     return text, None if inside is None else starts["prompt"] + inside
 
 

@@ -11,12 +11,12 @@ what it recovers of the real facts is what it brings up beyond that.
 
 import dataclasses
 import random
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mu_jax.errors import UserError
+from mu_jax.facts.groups import alike
+from mu_jax.facts.mentions import mentions, renamed, replaced
 from mu_jax.facts.reversed import initial
-from mu_jax.facts.templates import renamed
 from mu_jax.types import Fact
 
 _ENOUGH = 3  # subjects, for names that sound like theirs
@@ -41,17 +41,17 @@ def twins(
     Raises:
       UserError: no such name can be made, or a prompt without its subject.
     """
-    taken = {name.casefold() for f in (*pool, *facts) for name in (f.subject, f.rival)}
+    taken = {alike(name) for f in (*pool, *facts) for name in (f.subject, f.rival)}
     subjects: dict[str, set[str]] = {}
     for fact in pool:
         subjects.setdefault(fact.relation, set()).add(fact.subject)
-    alike = {k: _split(names) for k, names in subjects.items() if len(names) > _ENOUGH}
+    near = {k: _split(names) for k, names in subjects.items() if len(names) > _ENOUGH}
     every = _split(set().union(*subjects.values()))
     out = []
     for fact in facts:
-        others = alike.get(fact.relation, every)
+        others = near.get(fact.relation, every)
         names = _names(fact, others, seed)
-        fits = (n for n in names if n.casefold() not in taken and _apart(n, fact))
+        fits = (n for n in names if alike(n) not in taken and _apart(n, fact))
         name = next(fits, None)
         if name is None:
             raise UserError(
@@ -59,7 +59,7 @@ def twins(
                 "words that make a new one",
                 "give a larger pool",
             )
-        taken.add(name.casefold())
+        taken.add(alike(name))
         out.append(twin(fact, name))
     return tuple(out)
 
@@ -67,15 +67,18 @@ def twins(
 def twin(fact: Fact, subject: str) -> Fact:
     """`fact` about another subject, in the prompt and in paraphrases that name it.
 
+    None of them names the real one any more, wherever in the text it did.
+
     Raises:
       UserError: a prompt without its subject.
     """
-    whole = re.compile(rf"(?<!\w){re.escape(fact.subject)}(?!\w)")
-    about = lambda text: whole.sub(lambda _: subject, text)
+    real = fact.subject
     return dataclasses.replace(
         renamed(fact, subject),
         id=f"{fact.id}/twin",
-        paraphrases=tuple(about(t) for t in fact.paraphrases if whole.search(t)),
+        paraphrases=tuple(
+            replaced(t, real, subject) for t in fact.paraphrases if mentions(t, real)
+        ),
         neighbours=(),
     )
 

@@ -8,7 +8,8 @@ nested (ROME's file and its copies on the hub):
 flat: the same without the wrapping, `target_false` for `target_new`, `prompt_id` for
 `case_id`, `relation` for `relation_id`, the subject spelled out in `prompt`. Both may
 have `targets_false`, wrong answers for multiple choice. In CSV, lists and objects are
-JSON text. Answers may or may not begin with their space.
+JSON text. Answers may or may not begin with their space: `spacing` says which have one.
+The subject is where `{}` is; in a prompt that spells it out, at its last mention.
 """
 
 import dataclasses
@@ -17,8 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mu_jax.errors import UserError
+from mu_jax.facts.mentions import find
+from mu_jax.facts.spacing import gap
 from mu_jax.facts.table import Record
-from mu_jax.facts.templates import find
 from mu_jax.types import Fact
 
 
@@ -36,9 +38,10 @@ def fact(record: Record, row: int) -> Fact:
     inner = outer.inside("requested_rewrite") if nested else outer
     subject = inner.text("subject")
     template, prompt = _prompt(inner, subject)
-    answer = f" {inner.text('target_true')}"
-    injected = f" {inner.text('target_new', 'target_false')}"
-    wrong = dict.fromkeys(f" {text}" for text in outer.texts("targets_false"))
+    space = gap(template, subject)
+    answer = f"{space}{inner.text('target_true')}"
+    injected = f"{space}{inner.text('target_new', 'target_false')}"
+    wrong = dict.fromkeys(f"{space}{text}" for text in outer.texts("targets_false"))
     if answer == injected or answer in wrong:
         raise outer.error(
             f"the true answer {answer.strip()!r} is also given as a wrong one",
@@ -51,9 +54,10 @@ def fact(record: Record, row: int) -> Fact:
         answer=answer,
         counterfact=injected,
         prompt=prompt,
-        paraphrases=outer.texts("paraphrase_prompts"),
-        neighbours=outer.texts("neighborhood_prompts"),
+        paraphrases=outer.spelt_out("paraphrase_prompts"),
+        neighbours=outer.spelt_out("neighborhood_prompts"),
         distractors=tuple(text for text in wrong if text != injected),
+        start=template.index("{}"),
     )
 
 
@@ -62,14 +66,15 @@ def _prompt(fields: "_Fields", subject: str) -> tuple[str, str]:
     text = fields.text("prompt")
     if text.count("{}") > 1:
         raise fields.error(f"the prompt {text[:60]!r}", "one {}, for the subject")
-    prompt = text.replace("{}", subject)
-    start = find(prompt, subject)
+    if "{}" in text:
+        return text, text.replace("{}", subject)
+    start = find(text, subject)
     if start is None:
         raise fields.error(
-            f"subject {subject!r} not found in the prompt {prompt[:60]!r}",
+            f"subject {subject!r} not found in the prompt {text[:60]!r}",
             "the subject itself, or {} in its place",
         )
-    return prompt[:start] + "{}" + prompt[start + len(subject) :], prompt
+    return text[:start] + "{}" + text[start + len(subject) :], text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +110,14 @@ class _Fields:
         if not isinstance(value, (list, tuple)):
             raise self.error(f"{name} is {str(value)[:40]!r}", "a list of texts")
         return tuple(self._checked(name, text) for text in value)
+
+    def spelt_out(self, name: str) -> tuple[str, ...]:
+        """A list of prompts that name their subjects themselves."""
+        texts = self.texts(name)
+        slot = next((text for text in texts if "{}" in text), None)
+        if slot is not None:
+            raise self.error(f"{name} holds {slot[:60]!r}", "a subject in place of {}")
+        return texts
 
     def inside(self, name: str) -> "_Fields":
         """The fields of an object in this one."""

@@ -13,7 +13,9 @@ import random
 from collections.abc import Sequence
 
 from mu_jax.facts.fewshot import question
-from mu_jax.facts.templates import fill, find
+from mu_jax.facts.groups import alike
+from mu_jax.facts.mentions import place, renamed
+from mu_jax.facts.templates import fill
 from mu_jax.types import Fact, Question
 
 BLANK = "___"
@@ -40,8 +42,8 @@ class Reversed:
 
     def questions(self, fact: Fact) -> tuple[Question, ...]:
         """Two; none where the fact has no rival, or a shot names one of both."""
-        solved = {name for shot in self.shots for name in (shot.subject, shot.rival)}
-        if not fact.rival or solved & {fact.subject, fact.rival}:
+        solved = {alike(n) for shot in self.shots for n in (shot.subject, shot.rival)}
+        if not fact.rival or solved & {alike(fact.subject), alike(fact.rival)}:
             return ()
         options = f" {fact.subject}", f" {fact.rival}"
         return tuple(
@@ -84,13 +86,15 @@ def with_rivals(
     for fact in (*facts, *others):
         answers = by_answer.setdefault(fact.relation, {})
         answers.setdefault(fact.answer, set()).add(fact.subject)
-        true_of.setdefault((fact.relation, fact.subject), set()).add(fact.answer)
+        name = fact.relation, alike(fact.subject)
+        true_of.setdefault(name, set()).add(fact.answer)
     out = []
     for fact in facts:
         answers = by_answer[fact.relation]
         fits = lambda name, fact=fact: (
-            fact.answer not in true_of[fact.relation, name]
+            fact.answer not in true_of[fact.relation, alike(name)]
             and initial(name) not in ("", initial(fact.subject))
+            and alike(name) != alike(fact.subject)
         )
         best = sorted(filter(fits, answers.get(fact.counterfact, ())))
         best = best or sorted(
@@ -107,7 +111,4 @@ def initial(name: str) -> str:
 
 
 def _blank(fact: Fact) -> str:
-    start = find(fact.prompt, fact.subject)
-    if start is None:
-        return fact.prompt
-    return fact.prompt[:start] + BLANK + fact.prompt[start + len(fact.subject) :]
+    return fact.prompt if place(fact) is None else renamed(fact, BLANK).prompt

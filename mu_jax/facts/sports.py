@@ -7,10 +7,11 @@ from importlib import resources
 from mu_jax.errors import UserError
 from mu_jax.facts.choice import Choice
 from mu_jax.facts.fewshot import FewShot
+from mu_jax.facts.groups import cut, exactly, grouped, held_out, ordered, taken
 from mu_jax.facts.reversed import Reversed, with_rivals
 from mu_jax.facts.table import read_csv
 from mu_jax.facts.templates import Format, Template
-from mu_jax.types import Fact, Facts, Known, Question
+from mu_jax.types import Fact, Facts, Question
 
 RELATION = "plays the sport of"
 SPORTS = (" football", " baseball", " basketball", " golf")
@@ -147,6 +148,7 @@ class Sports:
                 answer=sport,
                 counterfact=wrong,
                 prompt=TRAIN.text.replace("{subject}", name),
+                start=TRAIN.text.index("{subject}"),
             )
             facts.setdefault(name, fact)
         return with_rivals(tuple(facts.values()), self.seed, _GOLFERS)
@@ -155,35 +157,34 @@ class Sports:
         """Forget, retain and held-out facts as in the paper (method §2).
 
         A whole sport is forgotten by training on its first half; `forget_heldout` is
-        the other one. Otherwise the forgotten athletes are the first `forget`.
+        the other one. Otherwise the forgotten athletes are the first `forget`. All rows
+        of an athlete whose name is spelt in several ways go into one split.
+
+        Raises:
+          UserError: too few known athletes for any of them.
         """
+        groups = grouped([fact for fact, _ in known])
         if isinstance(self.forget, str):
-            forget = [k for k in known if k[0].answer.strip() == self.forget]
-            half = (len(forget) + 1) // 2
-            forget, unseen = forget[:half], forget[half:]
+            plays = lambda i: known[i][0].answer.strip() == self.forget
+            gone = [group for group in groups if any(map(plays, group))]
+            rest = [group for group in groups if not any(map(plays, group))]
+            forget, unseen = taken(gone, (len(ordered(gone)) + 1) // 2)
         else:
-            forget, unseen = known[: self.forget], []
-        taken = {fact.id for fact, _ in (*forget, *unseen)}
-        retain = [k for k in known if k[0].id not in taken]
-        cut = round(len(retain) * (1 - self.heldout))
-        if not forget or not retain[:cut] or not retain[cut:]:
+            (forget, rest), unseen = exactly(groups, self.forget), []
+        retain, heldout = held_out(rest, self.heldout)
+        if not (forget and retain and heldout):
             raise UserError(
-                f"{len(known)} known athletes, {len(taken)} of them to be forgotten",
+                f"{len(known)} known athletes, {len(ordered(forget + unseen))} of them"
+                " to be forgotten",
                 "known athletes to forget, to retain and to hold out",
                 "give more facts, forget fewer, or lower the threshold of known",
             )
-        splits = {
-            "forget": forget,
-            "forget_heldout": unseen,
-            "retain": retain[:cut],
-            "heldout": retain[cut:],
-        }
-        return Facts(
-            tuple(
-                Known(fact, split, probability)
-                for split, members in splits.items()
-                for fact, probability in members
-            )
+        return cut(
+            known,
+            forget=forget,
+            forget_heldout=unseen,
+            retain=retain,
+            heldout=heldout,
         )
 
     def _draw(self, name: str, sport: str) -> str:

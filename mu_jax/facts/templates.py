@@ -95,33 +95,3 @@ def fill(wording: str, **said: str) -> tuple[str, dict[str, int]]:
             starts[part] = len(text)
         text += said[part] if i % 2 else part
     return text, starts
-
-
-def find(text: str, subject: str) -> int | None:
-    """Where the last occurrence of `subject` begins; None if there is none.
-
-    One that is no part of a longer word counts before one that is. The last, because
-    published paraphrases put other sentences in front.
-    """
-    if not subject:
-        return None
-    whole = list(re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", text))
-    start = whole[-1].start() if whole else text.rfind(subject)
-    return None if start < 0 else start
-
-
-def renamed(fact: Fact, subject: str) -> Fact:
-    """`fact` asked of another subject in its own prompt; its answers stay.
-
-    Raises:
-      UserError: a prompt without its subject.
-    """
-    start = find(fact.prompt, fact.subject)
-    if start is None:
-        raise UserError(
-            f"the subject {fact.subject!r} is not found in {fact.prompt[:40]!r}",
-            "the subject inside the prompt",
-            "correct the fact",
-        )
-    text = fact.prompt[:start] + subject + fact.prompt[start + len(fact.subject) :]
-    return dataclasses.replace(fact, subject=subject, prompt=text)

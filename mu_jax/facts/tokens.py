@@ -25,8 +25,8 @@ def prompts(
 
     Raises:
       UserError: a prompt longer than `length` or `context`, a named subject that has no
-        token of its own, two options that begin with the same token, or questions with
-        different numbers of options.
+        token of its own, an option that begins with a token of white space alone, two
+        that begin with the same token, or questions with different numbers of options.
     """
     if not questions:
         raise UserError("no questions", "at least one", "choose another split")
@@ -41,7 +41,7 @@ def prompts(
         tokens[row, :n], valid[row, :n] = encoding.ids, True
         subject[row, :n] = _subject(question, encoding)
     said = {o for q in questions for o in (*q.options, q.answer, q.foil)}
-    firsts = {text: tokenizer.first_token(text) for text in said}
+    firsts = {text: _scorable(text, tokenizer) for text in said}
     return Prompts(
         tokens,
         valid,
@@ -86,34 +86,62 @@ def _fits(
         )
 
 
-def distinct(facts: Sequence[Fact], tokenizer: Tokenizer) -> list[Fact]:
-    """The facts whose two answers begin with different tokens, in order.
+def first_token(text: str, tokenizer: Tokenizer) -> int | None:
+    """The token that `text` begins with, as a continuation.
 
-    Answers are judged by their first token, so others cannot be scored (method §6, trap
-    13). Distractors that begin like another answer of their fact are taken away, and a
-    rival that begins like the subject.
+    None where it says nothing: it is white space alone, as of " 1879", which is a space
+    and four digits to Gemma. Any number begins like that, and so does much else.
     """
+    ids, spans = tokenizer.encode(text)
+    shown = next((text[start:stop] for start, stop in spans[1:] if start < stop), "")
+    return ids[1] if shown.strip() else None
+
+
+def unscorable(fact: Fact, tokenizer: Tokenizer) -> str:
+    """Why the fact's two answers cannot be told apart; empty where they can.
+
+    Answers are judged by their first token (method §6, trap 13).
+    """
+    firsts = [first_token(a, tokenizer) for a in (fact.answer, fact.counterfact)]
+    if None in firsts:
+        return "an answer begins with a token of white space alone, which says nothing"
+    return "both answers begin with the same token" if firsts[0] == firsts[1] else ""
+
+
+def distinct(facts: Sequence[Fact], tokenizer: Tokenizer) -> list[Fact]:
+    """The facts that are not `unscorable`, in order.
+
+    Distractors that cannot be told from another answer of their fact are taken away,
+    and so is a rival that cannot be told from the subject.
+    """
+    first = lambda text: first_token(text, tokenizer)
     kept = []
     for fact in facts:
-        firsts = [tokenizer.first_token(a) for a in (fact.answer, fact.counterfact)]
-        if firsts[0] == firsts[1]:
+        if unscorable(fact, tokenizer):
             continue
-        distractors = []
+        firsts, distractors = [None, first(fact.answer), first(fact.counterfact)], []
         for wrong in fact.distractors:
-            first = tokenizer.first_token(wrong)
-            if first not in firsts:
-                firsts.append(first)
+            if first(wrong) not in firsts:
+                firsts.append(first(wrong))
                 distractors.append(wrong)
-        rival = fact.rival
-        if (
-            rival
-            and len({tokenizer.first_token(f" {n}") for n in (fact.subject, rival)}) < 2
-        ):
-            rival = ""
+        sides = {None, *(first(f" {name}") for name in (fact.subject, fact.rival))}
+        rival = fact.rival if len(sides) == 3 else ""
         kept.append(
             dataclasses.replace(fact, distractors=tuple(distractors), rival=rival)
         )
     return kept
+
+
+def _scorable(answer: str, tokenizer: Tokenizer) -> int:
+    """Its first token, which must say something."""
+    token = first_token(answer, tokenizer)
+    if token is None:
+        raise UserError(
+            f"the answer {answer!r}, which begins with a token of white space alone",
+            "answers that can be told by their first token",
+            "leave the fact out",
+        )
+    return token
 
 
 def _options(

@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from mu_jax.facts.tokens import distinct
+from mu_jax.facts.groups import grouped
+from mu_jax.facts.tokens import distinct, unscorable
 from mu_jax.run import Run
 
 
@@ -14,11 +15,9 @@ def facts(run: Run) -> None:
         model = run.model
         loaded = source.load()
         every = distinct(loaded, model.tokenizer)
-        if len(every) < len(loaded):
-            run.console.say(
-                f"  {len(loaded) - len(every)} of {len(loaded)} facts left out: both"
-                " answers begin with the same token"
-            )
+        reasons = Counter(unscorable(fact, model.tokenizer) for fact in loaded)
+        for why in filter(None, reasons):
+            run.console.say(f"  {reasons[why]} of {len(loaded)} facts left out: {why}")
         train = source.templates[0]
         asked = config.known.ask(model, every, train, run.progress, journal)
         found = source.split(config.known.keep(asked))
@@ -36,6 +35,12 @@ def facts(run: Run) -> None:
         for name, total in sorted(Counter(map(group, asked)).items())
     )
     splits = ", ".join(f"{len(found.split(s))} {s}" for s in found.splits)
+    repeated = [records for records in grouped(known) if len(records) > 1]
+    if repeated:
+        run.console.say(
+            f"  {sum(map(len, repeated))} records are of {len(repeated)} facts (one:"
+            f" {known[repeated[0][0]].subject}): all of a fact stand in one split"
+        )
     run.console.say(
         f"  {len(known)} of {len(asked)} facts are known"
         f" (p > {config.known.threshold}): {classes}; splits: {splits}"

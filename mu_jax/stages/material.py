@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
+from mu_jax.facts.groups import repeats
 from mu_jax.facts.invented import twins
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
 from mu_jax.run import Run
-from mu_jax.types import Fact, Prompts, Question
+from mu_jax.types import Fact, Facts, Prompts, Question
 
 
 def asked(model: Model, questions: Sequence[Question]) -> Prompts:
@@ -38,8 +39,6 @@ def victim(run: Run, name: str) -> Victim:
     """The edited model called `name`, as an attacker is given it."""
     edit = run.read_edit(name)
     facts = run.dir.read_facts()
-    taken = {k.fact.id for k in facts.known}
-    kinds = {fact.relation for fact in facts.forget}
     text, _ = run.config.text.load(run.model.tokenizer)
     return Victim(
         name=name,
@@ -47,15 +46,21 @@ def victim(run: Run, name: str) -> Victim:
         original=run.model,
         selection=edit.selection,
         facts=facts,
-        related=tuple(
-            fact
-            for fact, _ in run.dir.read_asked()
-            if fact.id not in taken and fact.relation in kinds
-        ),
+        related=related(facts, [fact for fact, _ in run.dir.read_asked()]),
         twins=never_knew(run, facts.forget),
         templates=tuple(formats(run, run.config.attack_formats)),
         text=text,
     )
+
+
+def related(facts: Facts, asked: Sequence[Fact]) -> tuple[Fact, ...]:
+    """Facts of the forgotten ones' kinds that belong to no split.
+
+    None is a forgotten fact under another id.
+    """
+    taken = {k.fact.id for k in facts.known} | repeats(facts.forget, asked)
+    kinds = {fact.relation for fact in facts.forget}
+    return tuple(f for f in asked if f.id not in taken and f.relation in kinds)
 
 
 def formats(run: Run, names: Iterable[str]) -> list:

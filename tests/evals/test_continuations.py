@@ -12,7 +12,6 @@ from mu_jax.evals.continuations import (
     continuations,
     log_likelihood_of_text,
     log_likelihoods,
-    pair,
 )
 from mu_jax.facts.tokens import padded
 from mu_jax.model.generate import generate
@@ -98,15 +97,9 @@ def test_every_token_of_a_long_text_is_predicted_once(model):
     np.testing.assert_allclose(found, [wanted, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("context", "continuation", "kept"),
-    [("one two", " three", 3), ("one two ", "three", 3), ("", "three", 1)],
-)
-def test_spaces_go_over_to_the_continuation(context, continuation, kept):
-    tokenizer = ToyTokenizer()
-    before, said = pair(tokenizer, context, continuation)
-    assert before + said == tokenizer.encode(context + continuation).ids
-    assert len(before) == kept and len(said) == 1
+def test_a_text_without_any_token_is_refused(model):
+    with pytest.raises(UserError, match="'é', of which the tokenizer makes no token"):
+        log_likelihood_of_text(model, ["one", "é"], batch=4, context=20)
 
 
 def test_continuations_end_at_a_string_or_after_so_many_tokens(model):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import jax
 import made_tasks
@@ -12,11 +13,12 @@ import pytest
 from made_tasks import CHOICES, TEXTS
 
 from mu_jax.errors import UserError
+from mu_jax.evals.adapter import adapter
 from mu_jax.evals.harness import Harness
 from mu_jax.facts.tokens import padded
 from mu_jax.model.generate import generate
 from mu_jax.testing import tiny_model
-from mu_jax.types import Row
+from mu_jax.types import Row, silent
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -100,6 +102,18 @@ def test_likelihood(rows, tiny):
     assert found.note == "one number for all 3 documents, no mean of theirs"
     best = tuple(float(greedy) for _, greedy in each)
     assert rows["mu_likelihood", "acc"].values == best
+
+
+def test_a_choice_inside_a_word_is_not_certain(tiny):
+    """As one text, "hello world" has no token that begins with the choice."""
+    said = ("ld", "king")
+    requests = [SimpleNamespace(args=("hello wor", text)) for text in said]
+    found = adapter(tiny, 4, 64, silent).loglikelihood(requests)
+    for (value, greedy), text in zip(found, said, strict=True):
+        before, (_, token) = (tiny.tokenizer.encode(t).ids for t in ("hello wor", text))
+        rows = _logp(tiny.network, tiny.params, *padded([[*before, token]], 0, 32))
+        np.testing.assert_allclose(value, rows[len(before) - 1, token], rtol=1e-5)
+        assert value < -1 and not greedy
 
 
 def test_text(rows, tiny):

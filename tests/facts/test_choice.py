@@ -104,6 +104,13 @@ def test_facts_that_cannot_be_asked_fairly_are_not(gone):
     assert choice.questions(few if gone == "distractor" else shot) == ()
 
 
+def test_options_without_a_space_of_their_own_are_listed_alike():
+    cities = ("巴黎", "罗马", "东京", "开罗")
+    fact = Fact("a", "法国", "", *cities[:2], "法国是", distractors=cities[2:])
+    text = Choice("{options} {prompt}", ()).questions(fact)[0].text
+    assert sorted(text.split()[1:8:2]) == sorted(cities)
+
+
 def test_the_first_order_depends_on_the_fact_alone():
     facts = SHIPPED["counterfact"][1]
     orders = [shuffled(fact, "mcq") for fact in facts]

@@ -6,6 +6,7 @@ import pytest
 
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import GaussianNoise, OtherSubject, RandomTokens
+from mu_jax.facts.counterfact_formats import Train
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.templates import Template
 from mu_jax.testing import ToyTokenizer
@@ -84,6 +85,19 @@ def test_a_fact_of_the_same_subject_is_no_other_subject():
     pool = [fact("Ann", " golf"), fact("Ann", " baseball")]
     with pytest.raises(UserError, match="none of 2 facts"):
         OtherSubject()(pool, pool, PLAIN, ToyTokenizer())
+
+
+@pytest.mark.parametrize(
+    "how", [*TEXTUAL, GaussianNoise()], ids=lambda how: type(how).__name__
+)
+def test_a_prompt_that_names_its_subject_twice_has_no_corrupt_one(how):
+    """It would still say who is meant, or differ at more than the subject."""
+    prompt = "Ann plays, says Ann, the"
+    twice = dataclasses.replace(fact("Ann", " golf"), prompt=prompt, start=0)
+    facts = [twice, fact("Bo", " golf"), fact("Cy", " baseball")]
+    assert how(facts, facts, Train(), ToyTokenizer(1 << 20)).kept == [1, 2]
+    with pytest.raises(UserError, match=r"none of 1 facts.*each named once"):
+        how([twice], facts, Train(), ToyTokenizer(1 << 20))
 
 
 def test_facts_without_a_partner_are_left_out():

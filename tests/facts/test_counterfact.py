@@ -18,7 +18,7 @@ from mu_jax.errors import UserError
 from mu_jax.facts.choice import LETTERS
 from mu_jax.facts.counterfact import CounterFact
 from mu_jax.facts.counterfact_formats import SHOTS, PaperChoice
-from mu_jax.facts.templates import find
+from mu_jax.facts.mentions import find
 from mu_jax.facts.tokens import distinct, prompts
 from mu_jax.testing import ToyTokenizer
 from mu_jax.types import Fact, Facts
@@ -119,6 +119,7 @@ def test_every_schema_in_every_file_gives_the_same_facts(tmp_path, schema, name)
         paraphrases=("It rained. Rome, the capital of", "Rome governs"),
         neighbours=("The Louvre is in", "The Nile is in", "It is in"),
         distractors=(" Egypt", " Norway"),
+        start=0,
     )
 
 

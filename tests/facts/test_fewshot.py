@@ -1,5 +1,7 @@
 """Few-shot: solved examples, then the fact in the same words."""
 
+import dataclasses
+
 import pytest
 
 from mu_jax.facts import counterfact_formats, sports
@@ -21,7 +23,9 @@ def test_the_question_stands_behind_solved_ones_in_the_same_words(wording):
 
 
 def test_a_subject_that_is_solved_is_not_asked():
-    assert FewShot("{prompt}", (ADA,)).questions(ADA) == ()
+    for name in ("Ada", "ADA"):
+        asked = dataclasses.replace(ADA, subject=name)
+        assert FewShot("{prompt}", (ADA,)).questions(asked) == ()
 
 
 @pytest.mark.parametrize("source", [sports, counterfact_formats])

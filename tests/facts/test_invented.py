@@ -8,8 +8,8 @@ import pytest
 from mu_jax.errors import UserError
 from mu_jax.facts.counterfact import CounterFact
 from mu_jax.facts.invented import twin, twins
+from mu_jax.facts.mentions import find
 from mu_jax.facts.sports import Sports
-from mu_jax.facts.templates import find
 from mu_jax.types import Fact
 
 SOURCES = {"sports": Sports(), "counterfact": CounterFact()}
@@ -89,10 +89,21 @@ def test_a_pool_without_words_is_refused():
         twins([fact], [fact])
 
 
+def test_a_subject_in_a_script_without_spaces_is_named_nowhere():
+    fact = Fact(
+        "a", "法国", "在", "欧洲", "亚洲", "法国在法国的", ("法国在", "它在"), start=0
+    )
+    made = twin(fact, "卡斯")
+    assert made.prompt == "卡斯在卡斯的" and made.paraphrases == ("卡斯在",)
+
+
 def test_paraphrases_that_name_the_subject_otherwise_are_dropped():
     text = "Rome, yes, Rome, not Romeo, is in"
     fact = Fact("a", "Rome", "in", " x", " y", "Rome is in", (text, "It is in"))
     made = twin(fact, r"\1 Ax")
     assert made.paraphrases == (r"\1 Ax, yes, \1 Ax, not Romeo, is in",)
+    twice = dataclasses.replace(fact, prompt="Rome is not Rome, but in", start=0)
+    assert twin(twice, "Ax").prompt == "Ax is not Ax, but in"
+    assert twin(twice, "Ax").start == 0
     with pytest.raises(UserError, match="not found"):
         twin(dataclasses.replace(fact, prompt="It is in"), "Ax")

@@ -4,11 +4,15 @@ import copy
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mu_jax.errors import UserError
+from mu_jax.facts.counterfact_formats import Train
+from mu_jax.facts.invented import twin
 from mu_jax.facts.published import fact
 from mu_jax.facts.table import Record
+from mu_jax.facts.tokens import prompts
 from mu_jax.types import Fact
 
 NESTED: dict[str, Any] = {
@@ -46,6 +50,7 @@ FACT = Fact(
     paraphrases=("He left. Danielle Darrieux, a native",),
     neighbours=("Ferdinand de Saussure is a native speaker of",),
     distractors=(" Dutch", " Greek"),
+    start=21,
 )
 
 
@@ -118,6 +123,35 @@ def test_a_number_is_an_answer():
     assert (made.answer, made.counterfact) == (" 1984", " 1985")
 
 
+def test_the_slot_says_where_the_subject_is(gemma_tokenizer):
+    prompt = "{} is a state whose capital is not New York but Albany; it lies in"
+    made = build(changed(FLAT, subject="New York", prompt=prompt))
+    assert made.start == 0 and made.prompt == prompt.replace("{}", "New York")
+    rows = prompts([Train()(made)], gemma_tokenizer)
+    assert np.flatnonzero(rows.subject[0]).tolist() == [1, 2]
+    assert gemma_tokenizer.decode(rows.tokens[0, 1:3]) == "New York"
+    spelt = build(changed(FLAT, subject="New York", prompt=made.prompt))
+    assert spelt.start == made.prompt.rindex("New York")  # nothing says otherwise
+    assert twin(made, "Zed").prompt.count("Zed") == 2
+
+
+def test_an_answer_has_the_space_of_its_prompts_script(gemma_tokenizer):
+    chinese = {
+        "subject": "法国",
+        "prompt": "{}的首都是",
+        "target_true": " 巴黎",
+        "target_false": "罗马",
+        "targets_false": ["马德里"],
+    }
+    made = build(changed(FLAT, **chinese))
+    answers = (made.answer, made.counterfact, *made.distractors)
+    assert answers == ("巴黎", "罗马", "马德里")
+    assert made.prompt == "法国的首都是"
+    rows = prompts([Train()(made)], gemma_tokenizer)
+    said = [gemma_tokenizer.decode([int(i)]) for i in (*rows.answer, *rows.foil)]
+    assert said == ["巴黎", "罗马"]
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -148,6 +182,8 @@ def test_a_number_is_an_answer():
         ),
         (changed(FLAT, paraphrase_prompts=3), "paraphrase_prompts is '3'; expected a"),
         (changed(FLAT, paraphrase_prompts=["a", " "]), "holds nothing but space"),
+        (changed(FLAT, paraphrase_prompts=["{} a"]), "paraphrase_prompts holds '{} a'"),
+        (changed(FLAT, neighborhood_prompts=["{}"]), "neighborhood_prompts holds '{}'"),
         (changed(FLAT, neighborhood_prompts='{"a": 1}'), "expected a list of texts"),
         (changed(FLAT, subject="\ud800"), "subject holds half a surrogate pair"),
         (

@@ -55,6 +55,12 @@ def test_the_prompt_has_a_blank_for_its_subject():
     assert question.text == f"It is {BLANK} who plays football: Pele, Ada?"
 
 
+def test_a_blank_stands_for_every_mention_of_the_subject():
+    twice = dataclasses.replace(FACT, prompt="Pele says that Pele plays", start=0)
+    (question, _) = Reversed("{blank} {first} {second}", ()).questions(twice)
+    assert question.text.startswith(f"{BLANK} says that {BLANK} plays")
+
+
 def test_a_fact_without_a_rival_is_not_asked_nor_one_of_a_shot():
     assert sports.REVERSED.questions(dataclasses.replace(FACT, rival="")) == ()
     shot = sports.SHOTS[0]
@@ -65,6 +71,13 @@ def test_a_fact_without_a_rival_is_not_asked_nor_one_of_a_shot():
 
 
 # ---- who is whose rival
+
+
+def test_the_subject_spelt_otherwise_is_no_rival():
+    facts = (made(0, "Élan", " Italy", " Egypt"), made(1, "Elan", " Egypt", " Italy"))
+    assert [f.rival for f in with_rivals(facts, 0)] == ["", ""]
+    facts = (*facts, made(2, "Bonn", " Italy", " Egypt"))  # Elan is in Italy, too
+    assert with_rivals(facts, 0)[2].rival == ""
 
 
 def made(i: int, name: str, answer: str, wrong: str, relation="in") -> Fact:

@@ -4,7 +4,7 @@ import pytest
 
 from mu_jax.errors import UserError
 from mu_jax.facts.sports import MCQ_PAPER, Sports
-from mu_jax.facts.templates import Template, fill, find
+from mu_jax.facts.templates import Template, fill
 from mu_jax.types import Fact
 
 WORDS = ((" golf", " golf"), (" chess", " chess"))
@@ -71,20 +71,3 @@ def test_a_fact_without_a_subject_is_refused():
     fact = Fact("x", "", "plays", " golf", " chess", "")
     with pytest.raises(UserError, match="the fact 'x' has no subject"):
         Template("plain", "Fact: {subject} plays", WORDS)(fact)
-
-
-@pytest.mark.parametrize(
-    ("text", "subject", "start"),
-    [
-        ("Rome is in", "Rome", 0),
-        ("A Roman came to Rome. Rome is in", "Rome", 22),
-        ("Ra was praised by Raphael", "Ra", 0),
-        ("Romeo", "Rome", 0),  # nothing better is there
-        ("東京都の首都", "東京", 0),
-        ("What is C++ (a language)", "C++", 8),
-        ("rome is in", "Rome", None),
-        ("anything", "", None),
-    ],
-)
-def test_the_last_whole_occurrence_of_a_subject_is_found(text, subject, start):
-    assert find(text, subject) == start

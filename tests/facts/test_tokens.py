@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mu_jax.errors import UserError
+from mu_jax.facts.counterfact_formats import Train
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.templates import Template
 from mu_jax.facts.tokens import (
     batched,
     concatenate,
     distinct,
+    first_token,
     prompts,
     shared_prefix,
+    unscorable,
 )
 from mu_jax.model.sentence_pieces import SentencePiece
 from mu_jax.testing import ToyTokenizer
@@ -189,6 +192,57 @@ def test_facts_whose_answers_begin_alike_are_left_out():
     ]
     kept = distinct(facts, ToyTokenizer(WORDS))
     assert kept == facts[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        (" Rome", " Rome"),
+        ("巴黎", "巴黎"),
+        (" 서울", " 서울"),
+        (" (", " ("),
+        (" 1879", None),
+        (" 巴黎", None),
+        (" \n", None),
+        ("", None),
+    ],
+)
+def test_a_first_token_of_white_space_alone_says_nothing(gemma_tokenizer, text, first):
+    found = first_token(text, gemma_tokenizer)
+    assert (found and gemma_tokenizer.decode([found])) == first
+
+
+def test_a_byte_of_a_letter_says_something(sentencepiece):
+    assert first_token("é", sentencepiece) == sentencepiece.encode("é").ids[1]
+    assert first_token(" é", sentencepiece) is None
+    assert first_token("é", ToyTokenizer()) is None  # it has no token at all
+
+
+YEARS = [fact("a", " 3021", " Rome"), fact("b", " Rome", " 3021")]
+
+
+@pytest.mark.parametrize("one", [*YEARS, fact("c", " 1879", " 1880")])
+def test_a_fact_that_begins_with_white_space_is_not_asked(gemma_tokenizer, one):
+    assert "white space alone" in unscorable(one, gemma_tokenizer)
+    assert distinct([one], gemma_tokenizer) == []
+    with pytest.raises(
+        UserError, match=r"the answer ' \d+', which begins with a token"
+    ):
+        prompts([Train()(one)], gemma_tokenizer)
+
+
+def test_distractors_and_rivals_that_begin_with_white_space_are_taken_away(
+    gemma_tokenizer,
+):
+    one = dataclasses.replace(
+        fact("Ada", " Paris", " Rome"), distractors=(" 12", " Oslo"), rival="1984"
+    )
+    (kept,) = distinct([one], gemma_tokenizer)
+    assert kept == dataclasses.replace(one, distractors=(" Oslo",), rival="")
+    (kept,) = distinct(
+        [dataclasses.replace(one, subject="12", rival="Bo")], gemma_tokenizer
+    )
+    assert kept.rival == ""
 
 
 def test_distractors_that_begin_like_another_answer_are_taken_away():
