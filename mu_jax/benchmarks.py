@@ -12,6 +12,7 @@ from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals.harness import NAME, Harness, Loaded
+from mu_jax.journal import SCALARS
 from mu_jax.overrides import Parser
 from mu_jax.report import terminal
 from mu_jax.report.benchmarks import scores
@@ -143,9 +144,11 @@ def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> Iterator
             with run.dir.held(artefact):
                 run.console.say(f"  asking {name}: {task}")
                 model = model or run.edited(name)
-                rows = harness.measure(model, name, part, run.progress)
+                journal = run.journal(artefact, SCALARS, of=[name, asked])
+                rows = harness.measure(model, name, part, run.progress, journal)
                 run.dir.write_rows(artefact, rows)
                 run.stamp(artefact, asked)
+                journal.finish()
         yield from run.dir.read_rows(artefact)
 
 

@@ -30,7 +30,14 @@ def _numbers(row: Any) -> list[float]:
     return [float(number) for number in row]
 
 
-NUMBERS = Form(list, _numbers)
+def _scalars(row: Any) -> list[float | str]:
+    of = (int, float, str)
+    if not isinstance(row, list) or not all(isinstance(x, of) for x in row):
+        raise ValueError(f"{row!r} is no list of numbers and texts")
+    return row
+
+
+NUMBERS, SCALARS = Form(list, _numbers), Form(list, _scalars)
 
 
 class Journal(MutableMapping[str, Any]):

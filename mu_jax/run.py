@@ -10,9 +10,10 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -90,9 +91,8 @@ class Run:
     def covariances(self) -> MomentFolder:
         """Where covariances of keys are kept, for this model and general text."""
         c = self.config
-        parts = [*self._weights, encode(c.text), self.contents(c.text.path)]
-        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-        return MomentFolder(self.dir.folder("covariances"), name)
+        parts = [*self._weights, c.text, self.contents(c.text.path)]
+        return MomentFolder(self.dir.folder("covariances"), _digest_of(parts))
 
     @functools.cached_property
     def layout(self) -> Layout | None:
@@ -149,9 +149,16 @@ class Run:
         self.console.progress(what, done, total)
         self.preemption.check()
 
-    def journal(self, artefact: str, form: Form = NUMBERS) -> Journal:
-        """What has been measured of an artefact under way; nothing after --force."""
-        journal = self.dir.journal(artefact, self.fingerprint(artefact), form)
+    def journal(
+        self, artefact: str, form: Form = NUMBERS, of: Sequence[Any] | None = None
+    ) -> Journal:
+        """What has been measured of an artefact under way; nothing after --force.
+
+        It is measured anew with other settings; if `of` is given, where that or the
+        model is another.
+        """
+        parts = [self.fingerprint(artefact)] if of is None else [*self._weights, of]
+        journal = self.dir.journal(artefact, _digest_of(parts), form)
         if self.force:
             journal.clear()
         return journal
@@ -235,8 +242,7 @@ class Run:
                 parts += self._weights
             case _:
                 raise KeyError(artefact)
-        text = json.dumps([encode(p) for p in parts], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest_of(parts)
 
     @property
     def _weights(self) -> list[str]:
@@ -358,6 +364,12 @@ class Run:
             if found and found != self.dir.stamped(where):
                 self.dir.stamp(where, found)
         self.dir.stamp(artefact, fingerprint)
+
+
+def _digest_of(parts: Sequence[Any]) -> str:
+    """Of settings, and whatever else is JSON or a dataclass."""
+    text = json.dumps([encode(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _input_stamp(name: str) -> str:

@@ -14,6 +14,7 @@ from mu_jax.benchmarks import benchmark
 from mu_jax.checkpoints import edits
 from mu_jax.console import Console
 from mu_jax.errors import UserError
+from mu_jax.evals import continuations
 from mu_jax.evals.harness import Harness
 from mu_jax.model.params import name_axes
 from mu_jax.records import encode
@@ -98,6 +99,35 @@ def test_what_is_measured_is_not_measured_again(run, harness):
     run.force = True
     benchmark(run, few, ["unedited"])
     assert said(run).count("asking") == 4
+
+
+def test_what_was_asked_before_a_kill_is_not_asked_again(run, harness, monkeypatch):
+    """Stopped at the second batch; the first is not read once more."""
+    few = dataclasses.replace(harness, tasks=("mu_choice",), batch=1)
+    whole = benchmark(run, few, ["unedited"])
+    monkeypatch.setattr(run, "force", True)
+    read, plain = [], continuations._read
+
+    def killed(*args):
+        if read:
+            raise KeyboardInterrupt
+        read.append(args)
+        return plain(*args)
+
+    monkeypatch.setattr(continuations, "_read", killed)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(run, few, ["unedited"])
+    monkeypatch.setattr(run, "force", False)
+    counted = []
+    count = lambda *args: counted.append(args) or plain(*args)
+    monkeypatch.setattr(continuations, "_read", count)
+    run.dir.unstamp("harness/unedited/mu_choice")
+    assert benchmark(run, few, ["unedited"]) == whole
+    again = len(counted)
+    run.dir.unstamp("harness/unedited/mu_choice")
+    assert benchmark(run, few, ["unedited"]) == whole
+    assert len(counted) == again + again + 1
+    assert not list(run.dir.path.rglob("*.partial"))
 
 
 def test_rows_of_another_model_or_edit_are_left_out(run, harness):

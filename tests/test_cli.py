@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 TINY = str(ROOT / "configs/tiny.py")
 STAGES = ("facts", "localize", "select", "edit", "evaluate", "report", "run")
 SELECTIONS = ("flu", "attribution")
+ASKED = "facts.partial"  # answers are kept, to be judged by other settings
 TAG = "<script>alert(1)</script>"
 KEYS = {field.name for field in dataclasses.fields(Row)}
 
@@ -57,8 +58,8 @@ def command(*args: str, cwd=ROOT) -> subprocess.CompletedProcess:
 
 
 def nothing_half_written(folder: Path) -> bool:
-    """At most the run's settings are there, and they are whole."""
-    files = [p for p in folder.rglob("*") if p.is_file()]
+    """At most the run's settings and answers are there, and they are whole."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != ASKED]
     for file in files:
         json.loads(file.read_text())
     return {p.name for p in files} <= {"config.json"}
@@ -258,7 +259,8 @@ def rows_of(run: Path) -> list[dict]:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
+    files = (p for p in sorted(run.rglob("*")) if p.is_file() and p.name != ASKED)
+    return {str(p): p.read_bytes() for p in files}
 
 
 def test_a_run_makes_every_artefact(finished):

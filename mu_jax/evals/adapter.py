@@ -1,6 +1,6 @@
 """A model as lm-eval sees one: it answers requests for likelihoods and for text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from mu_jax.evals.continuations import (
@@ -16,7 +16,13 @@ LENGTH = 256
 """Tokens to generate where a task does not say; lm-eval's own."""
 
 
-def adapter(model: Model, batch: int, context: int, progress: Progress) -> Any:
+def adapter(
+    model: Model,
+    batch: int,
+    context: int,
+    progress: Progress,
+    journal: MutableMapping[str, Any] | None = None,
+) -> Any:
     """An `lm_eval.api.model.LM` that asks `model`.
 
     Its class is made here, as importing lm-eval takes seconds.
@@ -24,10 +30,11 @@ def adapter(model: Model, batch: int, context: int, progress: Progress) -> Any:
     Args:
       batch: rows a forward pass.
       context: tokens a row at most; the model's own context if that is smaller.
+      journal: what was answered before, batch by batch; that is not asked again.
     """
     from lm_eval.api.model import LM
 
-    how: dict[str, Any] = {"batch": batch, "progress": progress}
+    how: dict[str, Any] = {"batch": batch, "progress": progress, "journal": journal}
     how["context"] = min(context, model.spec.context)
 
     class Adapter(LM):

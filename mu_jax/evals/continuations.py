@@ -7,8 +7,11 @@ Gemma writes nonsense.
 """
 
 import functools
+import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +32,9 @@ SPOTS = 64
 PIECE = 32
 """Tokens generated between two looks for a stop string."""
 
+Answered = MutableMapping[str, list]
+"""What was answered before: a batch's digest, and its numbers or texts."""
+
 
 def log_likelihoods(
     model: Model,
@@ -37,6 +43,7 @@ def log_likelihoods(
     batch: int,
     context: int,
     progress: Progress = silent,
+    journal: Answered | None = None,
 ) -> list[tuple[float, bool]]:
     """For each pair: log p(continuation | context), and whether it is the greedy one.
 
@@ -46,10 +53,12 @@ def log_likelihoods(
     Args:
       batch: rows a forward pass.
       context: tokens a row, at most.
+      journal: batches that it holds are not read again.
 
     Raises:
       UserError: a continuation longer than `context`.
     """
+    kept = {} if journal is None else journal
     out: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
     asked: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for at, (before, said) in enumerate(pairs):
@@ -66,14 +75,12 @@ def log_likelihoods(
     for rows, n in batches(len(keys), min(batch, len(keys) or 1)):
         part = [keys[i] for i in rows]
         lasts = [[pairs[at][1][-1] for at in asked[key]] for key in part[:n]]
-        found = _read(model, part, lasts, options, context)
-        for key, last, (logp, top) in zip(part, lasts, found, strict=False):
-            ids, count = key
-            inner = np.array(ids[len(ids) - count + 1 :], np.int32)
-            start, greedy = logp[:-1, 0].sum(dtype=np.float64), top[:-1] == inner
-            for option, at in enumerate(asked[key]):
-                whole = bool(greedy.all() and top[-1] == last[option])
-                out[at] = float(start + logp[-1, option]), whole
+        if (name := _name("read", part, lasts, options)) not in kept:
+            kept[name] = list(_judged(model, part, lasts, options, context))
+        of_batch = [at for key in part[:n] for at in asked[key]]
+        for i, at in enumerate(of_batch):
+            logp, greedy = kept[name][2 * i : 2 * i + 2]
+            out[at] = float(logp), bool(greedy)
         progress("reading", int(rows[n - 1]) + 1, len(keys))
     return out
 
@@ -85,6 +92,7 @@ def log_likelihood_of_text(
     batch: int,
     context: int,
     progress: Progress = silent,
+    journal: Answered | None = None,
 ) -> list[float]:
     """log p of each text behind BOS, in nats, however long it is.
 
@@ -101,9 +109,8 @@ def log_likelihood_of_text(
             before = [model.tokenizer.bos, *ids[:start]]
             pairs.append((before, ids[start : start + context]))
             owner.append(number)
-    found = log_likelihoods(
-        model, pairs, batch=batch, context=context, progress=progress
-    )
+    how = {"batch": batch, "context": context, "progress": progress}
+    found = log_likelihoods(model, pairs, **how, journal=journal)
     totals = [0.0] * len(texts)
     for number, (value, _) in zip(owner, found, strict=True):
         totals[number] += value
@@ -119,6 +126,7 @@ def continuations(
     batch: int,
     context: int,
     progress: Progress = silent,
+    journal: Answered | None = None,
 ) -> list[str]:
     """What the model says greedily behind each text, cut before a string of `until`.
 
@@ -128,6 +136,7 @@ def continuations(
     Args:
       length: tokens a continuation, at most.
       context: tokens of a text and its continuation together, at most.
+      journal: batches that it holds are not generated again.
 
     Raises:
       UserError: `length` leaves no room for the text.
@@ -138,6 +147,7 @@ def continuations(
             f"fewer than the context of {context}",
             "give a larger context, or another task",
         )
+    kept = {} if journal is None else journal
     room = context - length
     ids = [_fitted(model.tokenizer.encode(text).ids, room) for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
@@ -145,13 +155,30 @@ def continuations(
     progress("generating", 0, len(texts))
     for rows, n in batches(len(texts), min(batch, len(texts) or 1)):
         part = [ids[order[i]] for i in rows]
-        width = _rounded(max(map(len, part)), SHORTEST, context)
-        prompts = padded(part, model.tokenizer.pad, width)
-        said = _said(model, *prompts, until=until, length=length)
-        for i, text in zip(rows[:n], said, strict=False):
+        if (name := _name("say", part, list(until), length)) not in kept:
+            width = _rounded(max(map(len, part)), SHORTEST, context)
+            prompts = padded(part, model.tokenizer.pad, width)
+            kept[name] = _said(model, *prompts, until=until, length=length)
+        for i, text in zip(rows[:n], kept[name], strict=False):
             out[order[i]] = text
         progress("generating", int(rows[n - 1]) + 1, len(texts))
     return out
+
+
+def _name(*batch: Any) -> str:
+    """What a journal calls a batch: a digest of all that is asked."""
+    return hashlib.sha256(json.dumps(batch).encode()).hexdigest()[:32]
+
+
+def _judged(model, part, lasts, options, context) -> Iterator[float | bool]:
+    """Of each row and option in turn: log p, and whether it is the greedy one."""
+    found = _read(model, part, lasts, options, context)
+    for (ids, count), last, (logp, top) in zip(part, lasts, found, strict=False):
+        inner = np.array(ids[len(ids) - count + 1 :], np.int32)
+        start, greedy = logp[:-1, 0].sum(dtype=np.float64), top[:-1] == inner
+        for option, token in enumerate(last):
+            yield float(start + logp[-1, option])
+            yield bool(greedy.all() and top[-1] == token)
 
 
 def _read(model, keys, lasts, options, context) -> Iterator[tuple]:

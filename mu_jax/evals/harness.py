@@ -14,7 +14,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,16 @@ class Harness:
         name: str,
         part: Mapping[str, Any],
         progress: Progress = silent,
+        journal: MutableMapping[str, Any] | None = None,
     ) -> list[Row]:
-        """The rows of one of the loaded names."""
+        """The rows of one of the loaded names.
+
+        Args:
+          journal: what an earlier call, cut short, was answered is not asked again.
+        """
         from lm_eval.evaluator import evaluate
 
-        asked = adapter(model, self.batch, self.context, progress)
+        asked = adapter(model, self.batch, self.context, progress, journal)
         with _quiet():
             for task in part["tasks"].values():
                 task.set_fewshot_seed(_SEED)

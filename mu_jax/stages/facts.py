@@ -11,14 +11,15 @@ def facts(run: Run) -> None:
     """Ask the model for every fact; keep and split those it knows."""
     config = run.config
     for artefact in run.todo(["facts"]):
-        source, journal = config.facts, run.journal(artefact)
-        model = run.model
+        source, model = config.facts, run.model
         loaded = source.load()
         every = distinct(loaded, model.tokenizer)
         reasons = Counter(unscorable(fact, model.tokenizer) for fact in loaded)
         for why in filter(None, reasons):
             run.console.say(f"  {reasons[why]} of {len(loaded)} facts left out: {why}")
         train = source.templates[0]
+        # Answers depend on what is asked, and not on what is then kept of them.
+        journal = run.journal(artefact, of=[every, train, config.known.batch])
         asked = config.known.ask(model, every, train, run.progress, journal)
         found = source.split(config.known.keep(asked))
         run.dir.write_asked(asked)
