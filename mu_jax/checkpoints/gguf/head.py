@@ -2,7 +2,7 @@
 
     "GGUF", version         2 or 3, lowest byte first
     tensors, fields         their numbers
-    fields                  key, type, value; of an array the type, the number, the items
+    fields                  key, type, value; of an array type, number, items
     tensors                 name, number of axes, axes, type, offset
 
 The package gguf takes every number as it stands: an array that says it has 2^40 items
