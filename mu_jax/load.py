@@ -10,6 +10,7 @@ from types import ModuleType
 
 from mu_jax.checkpoints import cache, hub
 from mu_jax.checkpoints.gguf import file as gguf
+from mu_jax.checkpoints.gguf.parts import parts
 from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.checkpoints.source import Memory, Source, place
@@ -84,6 +85,8 @@ def identity(name: str) -> str:
     if name == SMOLLM:
         files = _smollm_files()
         return digest(files[0]) if files else ""
+    if name.endswith(".gguf") and Path(name).is_file():
+        return "+".join(digest(part) for part in parts(Path(name)))
     if Path(name).exists():
         return digest(Path(name))
     return hub.commit(name) if hub.is_id(name) else ""

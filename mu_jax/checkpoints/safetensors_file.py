@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mu_jax.checkpoints import pointer
 from mu_jax.errors import UserError
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -33,6 +34,7 @@ def places(path: Path) -> dict[str, Place]:
     Raises:
       UserError: not a whole safetensors file.
     """
+    pointer.check(path)
     try:
         with safe_open(path, "numpy"):  # holds the header against the file's length
             pass

@@ -1,4 +1,4 @@
-"""The head of a GGUF file: absurd numbers in it cost nothing and are said in one line."""
+"""The head of a GGUF file: absurd numbers in it cost nothing, and are refused."""
 
 import random
 import resource

@@ -209,20 +209,67 @@ def test_an_edit_that_changes_nothing_gives_the_base(tmp_path, base, tiny):
     assert all(before[k] == v for k, v in files(tmp_path / "out").items())
 
 
-def test_links_become_files(tmp_path, base, tiny):
-    blobs = base.rename(tmp_path / "blobs")
-    base.mkdir()
+def test_links_of_the_hub_cache_become_files(tmp_path, base, tiny):
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs.parent.mkdir()
+    base.rename(blobs)
+    snapshot.mkdir(parents=True)
     for path in blobs.iterdir():
         if path.is_file():
-            (base / path.name).symlink_to(path)
+            (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     before = files(blobs)
-    patched(tmp_path / "out", base, tiny, edit_of(tiny))
+    patched(tmp_path / "out", snapshot, tiny, edit_of(tiny))
     assert not any(p.is_symlink() for p in (tmp_path / "out").rglob("*"))
     assert files(blobs) == before
 
 
-@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
-def test_models_that_see_are_patched_under_their_names(tmp_path, tiny, prefix):
+def test_a_model_without_its_head_is_patched(quick, torch_logits, tmp_path):
+    """As `AutoModel` saves it; `transformers` gives the edited model's logits."""
+    from transformers import AutoModel
+
+    model = tiny_model(SPECIFICATIONS["gemma3"], seed=1)
+    whole, base = tmp_path / "whole", tmp_path / "base"
+    whole.mkdir()
+    huggingface_dir.write(whole, model)
+    AutoModel.from_pretrained(whole).save_pretrained(base)
+    assert "layers.0.mlp.up_proj.weight" in places(base / "model.safetensors")
+    edit = edit_of(model)
+    patched(tmp_path / "out", base, model, edit)
+    found, wanted = (files(folder) for folder in (tmp_path / "out", base))
+    assert found.pop("model.safetensors") != wanted.pop("model.safetensors")
+    assert found == wanted
+    draw = np.random.default_rng(0).integers(3, model.spec.vocabulary, (2, 20))
+    theirs = torch_logits(tmp_path / "out", draw)
+    ours, scale = our_logits(model.update(edit), draw), np.abs(theirs).max()
+    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=5e-5)
+
+
+def test_a_link_that_leads_elsewhere_is_refused(tmp_path, base, tiny):
+    """What it points to would be copied, whatever it is."""
+    (tmp_path / "secret").write_text("a key")
+    (base / "notes").mkdir()
+    (base / "notes" / "inside.md").symlink_to(base / "README.md")
+    patched(tmp_path / "out", base, tiny, edit_of(tiny))
+    assert (tmp_path / "out" / "notes" / "inside.md").read_text() == "a base"
+    for n, target in enumerate(("secret", "..", "base/../secret", "snapshots/../x")):
+        link = base / "notes" / f"link{n}"
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match=rf"link{n} is a link that leads out of"):
+            patched(tmp_path / f"out{n}", base, tiny, edit_of(tiny))
+        assert not any((tmp_path / f"out{n}").iterdir())
+        link.unlink()
+    (base / "model.safetensors").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=r"model\.safetensors is a link that leads"):
+        patched(tmp_path / "no", base, tiny, edit_of(tiny))
+
+
+PREFIXES = ("language_model.model.", "model.language_model.", "language_model.", "")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_other_models_are_patched_under_their_names(tmp_path, tiny, prefix):
+    """Those that see, and those that were saved without a head."""
     base, edit = tmp_path / "base", edit_of(tiny)
     base.mkdir()
     text = {

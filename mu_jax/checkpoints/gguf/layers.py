@@ -1,9 +1,11 @@
 """What differs from layer to layer in a GGUF file: windows and rotary wavelengths.
 
-attention.sliding_window_pattern    n: every n-th layer is global; or a list, a layer
-                                    an entry: whether it is local
-rope.freq_base, rope.global.freq_base       of global layers, or of all
-rope.freq_base_swa, rope.local.freq_base    of local layers
+    attention.sliding_window_pattern    n: every n-th layer is global; or a list that
+                                        says of each layer whether it is local
+    rope.freq_base, rope.global.freq_base       of global layers, or of all
+    rope.freq_base_swa, rope.local.freq_base    of local layers
+
+What a file does not say is as in every model of its architecture.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ KEYS = (_PATTERN, *_FAR, *_NEAR)
 
 
 class Rope(NamedTuple):
-    """The rotary embedding of a kind of layer: see `Spec.wavelengths`, `rope_scales`."""
+    """The rotary embedding of a kind of layer, as in `Spec`."""
 
     wavelength: float
     scale: float

@@ -137,7 +137,7 @@ class _Fields(Fields):
         )
 
     def finished(self, base: Spec) -> Spec:
-        """`base` with the epsilon of the file and its caps, by default those of `base`."""
+        """`base` with the epsilon and the caps of the file, where it has them."""
         caps = (base.attention_softcap or 0.0, base.final_softcap or 0.0)
         return dataclasses.replace(
             base,

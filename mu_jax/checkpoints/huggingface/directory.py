@@ -1,8 +1,9 @@
 """Edited models as Hugging Face directories, which `transformers` opens.
 
 Over a base that is such a directory, everything is copied and the edited tensors' bytes
-are overwritten in place: all else is the base's, byte for byte, by construction. From
-any other base the directory is written anew.
+are overwritten in place: all else is the base's, byte for byte, by construction. A link
+in it that leads out of it is refused, but for those to the blobs of the hub's cache.
+From any other base the directory is written anew.
 """
 
 import json
@@ -15,7 +16,8 @@ import numpy as np
 import sentencepiece
 
 from mu_jax.checkpoints.huggingface.config import config
-from mu_jax.checkpoints.huggingface.names import leave, tensor_name, tensors
+from mu_jax.checkpoints.huggingface.files import own
+from mu_jax.checkpoints.huggingface.names import leave, plain, tensor_name, tensors
 from mu_jax.checkpoints.safetensors_file import (
     Place,
     overwrite,
@@ -27,9 +29,6 @@ from mu_jax.model.model import Model
 from mu_jax.model.params import shapes
 from mu_jax.model.specs import Spec
 from mu_jax.types import Edit, Progress, Tokenizer, silent
-
-_PREFIXES = ("model.", "language_model.model.", "model.language_model.", "")
-"""What stands before `layers` in text models, and in those that see images too."""
 
 _OTHER_WEIGHTS = {
     *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pkl", ".pickle"),
@@ -130,17 +129,16 @@ def _where(base: Path) -> dict[str, list[tuple[str, Place]]]:
     """The files that hold each tensor: those of one name are kept alike."""
     found: dict[str, list[tuple[str, Place]]] = {}
     for path in sorted(base.glob(_OPENED)):
-        for name, place in places(path).items():
+        for name, place in places(own(base, path.name)).items():
             found.setdefault(name, []).append((path.name, place))
     return found
 
 
 def _named(where: dict, base: Path, name: str) -> str:
     """`name` as the files of `base` spell it."""
-    tail = name.removeprefix("model.")
-    for prefix in _PREFIXES:
-        if prefix + tail in where:
-            return prefix + tail
+    for found in where:
+        if plain(found) == name:
+            return found
     raise UserError(
         f"{base} has no tensor {name}",
         "the directory of the model that was edited",
@@ -149,9 +147,16 @@ def _named(where: dict, base: Path, name: str) -> str:
 
 
 def _copy(base: Path, folder: Path, progress: Progress) -> list[str]:
-    """Copies what is not hidden; a link becomes the file that it points to."""
-    inside = sorted(p.relative_to(base) for p in base.rglob("*") if p.is_file())
+    """Copies what is not hidden; a link becomes the file that it points to.
+
+    Raises:
+      UserError: a link that leads out of the directory.
+    """
+    inside = sorted(p.relative_to(base) for p in base.rglob("*"))
     seen = [p for p in inside if not any(part.startswith(".") for part in p.parts)]
+    for path in seen:
+        own(base, path)
+    seen = [p for p in seen if (base / p).is_file()]
     opened = {p.relative_to(base) for p in base.glob(_OPENED)}
     wanted = [p for p in seen if p in opened or p.suffix.lower() not in _OTHER_WEIGHTS]
     for i, path in enumerate(wanted):
