@@ -51,10 +51,10 @@ def export(
     """
     name = _edit(run, name)
     edit = run.read_edit(name)
-    keep = (run.dir.path,)
     left_out = write(
-        run.model, edit, to, directory, base=run.config.model, dtype=dtype, keep=keep,
-        provenance=run.provenance, force=run.force, progress=run.progress,
+        run.model, edit, to, directory, base=run.config.model, dtype=dtype,
+        provenance=run.provenance, force=run.force, inputs=(run.dir.path,),
+        progress=run.progress,
     )  # fmt: skip
     for file in left_out:
         run.console.say(f"  left out, as it holds the unedited weights: {file}")
@@ -71,7 +71,7 @@ def write(
     dtype: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
-    keep: tuple[Path, ...] = (),
+    inputs: tuple[Path, ...] = (),
     progress: Progress = silent,
 ) -> list[str]:
     """Writes `model` with `edit` to a directory.
@@ -80,7 +80,7 @@ def write(
       model: the unedited one. If its origin is a Hugging Face directory, that is
         copied, byte for byte but for the edited tensors, unless a dtype is asked for.
       base: what it is called in the note.
-      keep: directories that the export must not replace.
+      inputs: what the edit came from, which the export must leave alone.
 
     Returns:
       The files of the base that were left out: its weights in other formats.
@@ -95,9 +95,10 @@ def write(
     origin = model.origin
     copied = to == "hf" and dtype is None and huggingface_dir.is_directory(origin)
     over = origin if copied else None
-    keep = (*keep, *((origin,) if origin else ()))
+    file = (Path(base),) if base.endswith(".gguf") else ()
+    inputs = (*inputs, *file, *((origin,) if origin else ()))
     left_out: list[str] = []
-    with export_dir.written(directory, note, force=force, keep=keep) as folder:
+    with export_dir.written(directory, note, force=force, inputs=inputs) as folder:
         if to == "delta":
             made = delta.make(model, edit, provenance)
             delta_file.write(folder / DELTA, made)

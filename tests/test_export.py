@@ -44,7 +44,7 @@ def run(tmp_path, tiny):
             moved = plain + 0.02 * rng.standard_normal(plain.shape, np.float32)
             params[label] = name_axes(label, moved, tiny.spec)
         edits.save(made.dir.edit(name) / "params", params)
-        made.dir.stamp({f"edits/{name}": made.fingerprint(f"edits/{name}")})
+        made.dir.stamp(f"edits/{name}", made.fingerprint(f"edits/{name}"))
     made.dir.write_json("config.json", {"config": encode(config)})
     return made
 
@@ -88,7 +88,7 @@ def test_the_edit_is_named_or_the_first(run, tmp_path):
         UserError, match="no edit called 'fly'; expected one of flu, att"
     ):
         export(run, "delta", tmp_path / "out", "fly")
-    run.dir.stamp({"edits/flu": "older"})
+    run.dir.stamp("edits/flu", "older")
     with pytest.raises(
         UserError, match=r"edits/flu in .* other settings.*run: mu edit"
     ):
@@ -197,6 +197,35 @@ def test_disjoint_deltas_stack_on_the_command_line(run, tmp_path, tiny):
         params = tiny.selected(selection)
         change[layer] = delta.make(tiny, Edit(selection, params, []))
         delta_file.write(tmp_path / f"{layer}.safetensors", change[layer])
-    said("stack", *(tmp_path / f"{n}.safetensors" for n in (0, 6, "both")))
-    both = delta_file.read(tmp_path / "both.safetensors")
+    files = [tmp_path / f"{n}.safetensors" for n in (0, 6, "both")]
+    said("stack", *files)
+    both = delta_file.read(files[2])
     assert both.changes.keys() == change[0].changes.keys() | change[6].changes.keys()
+
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("chapter 1")
+    (tmp_path / "link").symlink_to(files[0])
+    for out, message in (
+        (thesis, "is there; expected a new file.*--force"),
+        (tmp_path, "is no file"),
+        (files[0], "one of its two deltas"),
+        (tmp_path / "link", "one of its two deltas"),
+    ):
+        force = () if out == thesis else ("--force",)
+        with pytest.raises(UserError, match=message):
+            said("stack", *files[:2], out, *force)
+    assert thesis.read_text() == "chapter 1"
+    said("stack", *files[:2], thesis, "--force")
+    assert delta_file.read(thesis).changes.keys() == both.changes.keys()
+
+
+def test_a_delta_is_not_replaced_by_what_it_makes(run, tmp_path):
+    out = tmp_path / "flu"
+    export(run, "delta", out)
+    before = (out / "delta.safetensors").read_bytes()
+    for named in (out, out / "delta.safetensors"):
+        with pytest.raises(UserError, match="is or holds"):
+            said("apply", "tiny", named, out, "--force")
+    assert (out / "delta.safetensors").read_bytes() == before
+    with pytest.raises(UserError, match="lies in"):
+        export(run, "hf", run.dir.path / "exported")
