@@ -33,7 +33,8 @@ stages
   plan      whether a run fits a TPU topology, and what it costs; no TPU is needed
 
 edits that travel
-  mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--force]
+  mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--rounded]
+                                        [--force]
   mu delta show|diff|stack|apply|revert ...   (mu delta: how each is called)
 
 several runs
@@ -52,6 +53,9 @@ options
   --edit NAME,...     which edited models to attack, or selections to mask
   --attack NAME,...   which of the config's attacks to try
   --over SETTING VALUE ...   of sweep
+  --rounded    export even if rounding to the target's dtype leaves less than 90 % of the
+               edit's norm: that is not the model that was measured, and with less it is
+               soon the unedited one; --dtype float32 keeps all of the edit
   --distributed   this is one of several processes that run this same command, on a TPU
                pod, GKE or Slurm, and share the run directory; see scripts/tpu_pod.sh
   --coordinator HOST:PORT --processes N --process I   likewise, started by hand: process

@@ -20,7 +20,8 @@ USAGE = """\
   mu delta revert MODEL DELTA DIR [hf|gemma]   the model as it was before it
 
 DELTA is a file, or the directory that `mu export RUN --to delta` wrote; --force
-replaces a DIR that is not an export, and a FILE that is there."""
+replaces a DIR that is not an export, and a FILE that is there; --rounded writes a model
+in a dtype that leaves little of the edit."""
 
 
 def main(args: list[str], console: Console) -> None:
@@ -29,7 +30,8 @@ def main(args: list[str], console: Console) -> None:
     Raises:
       UserError: an unknown one, or files that do not fit it or one another.
     """
-    force, words = "--force" in args, [word for word in args if word != "--force"]
+    flags = {word for word in args if word in ("--force", "--rounded")}
+    words, force = [word for word in args if word not in flags], "--force" in flags
     command, rest = (words[0] if words else ""), words[1:]
     if not words:
         console.say(USAGE)
@@ -41,7 +43,8 @@ def main(args: list[str], console: Console) -> None:
     elif command == "stack" and len(rest) == 3:
         _stack(*rest, force=force, console=console)
     elif command in ("apply", "revert") and len(rest) in (3, 4):
-        _rewrite(command, *rest, force=force, console=console)
+        rounded = "--rounded" in flags
+        _rewrite(command, *rest, force=force, rounded=rounded, console=console)
     else:
         raise UserError(
             f"mu delta {' '.join(args)}",
@@ -76,6 +79,7 @@ def _rewrite(
     to: str = "hf",
     *,
     force: bool,
+    rounded: bool,
     console: Console,
 ) -> None:
     """A model with a delta, or without it again, in a directory of its own."""
@@ -87,8 +91,8 @@ def _rewrite(
     params = exchange(model, made).selected(selection)
     write(
         model, Edit(selection, params, []), to, Path(directory), base=name,
-        provenance=made.provenance, force=force, inputs=(_file(file),),
-        progress=console.progress,
+        provenance=made.provenance, force=force, rounded=rounded,
+        inputs=(_file(file),), progress=console.progress, say=console.say,
     )  # fmt: skip
     console.say(f"  {command} {made.name} ({parts(selection)}), {to}: {directory}")
 

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.huggingface.config import config
+from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.huggingface.names import tensor_name, tensors
 from mu_jax.checkpoints.safetensors_file import places, write_shards
+from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 from mu_jax.model.params import name_axes
 from mu_jax.model.specs import SPECS
@@ -168,9 +170,9 @@ def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in found}
 
 
-def patched(folder, base, model, edit):
+def patched(folder, base, model, edit, **how):
     folder.mkdir()
-    return huggingface_dir.patch(folder, base, model.spec, edit)
+    return huggingface_dir.patch(folder, base, model.spec, edit, **how)
 
 
 def test_a_copy_is_byte_identical_but_for_the_edited_tensors(tmp_path, base, tiny):
@@ -191,16 +193,62 @@ def test_a_copy_is_byte_identical_but_for_the_edited_tensors(tmp_path, base, tin
             assert content == before[name], name
             continue
         mended, stored = bytearray(content), load_file(tmp_path / "out" / name)
-        for tensor, place in places(base / name).items():
+        for tensor, at in places(base / name).items():
             if tensor in edited:
                 seen.add(tensor)
                 value = stored[tensor]
                 np.testing.assert_array_equal(value, wanted[tensor].astype(value.dtype))
-                where = slice(place.start, place.start + value.nbytes)
+                where = slice(at.start, at.start + value.nbytes)
                 assert mended[where] != before[name][where]
                 mended[where] = before[name][where]
         assert mended == before[name], name
     assert seen == edited
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_dtype_changes_all_tensors_and_the_config(torch_logits, tmp_path, inside):
+    """`transformers`, not told a dtype, then runs what was measured."""
+    from transformers import AutoModelForCausalLM
+
+    model = tiny_model(SPECIFICATIONS["gemma3"], seed=1)
+    base, out = tmp_path / "base", tmp_path / "out"
+    base.mkdir()
+    huggingface_dir.write(base, model, "bfloat16")
+    (base / "generation_config.json").write_text('{"do_sample": false}')
+    ids = {"position_ids": np.arange(3)}
+    tensors_ = {**load_file(base / "model.safetensors"), **(ids if inside else {})}
+    (base / "model.safetensors").unlink()
+    write_shards(base, tensors_.items(), shard=120_000)
+    if inside:  # as older and multimodal configs have it
+        said = json.loads((base / "config.json").read_text())
+        said["torch_dtype"] = said.pop("dtype")
+        said["text_config"] = {"dtype": "bfloat16", "torch_dtype": "bfloat16"}
+        (base / "config.json").write_text(json.dumps(said))
+    model = dataclasses.replace(
+        model, params=place(open_folder(base)) if not inside else model.params
+    )
+    edit = edit_of(model, scale=1e-4)
+    patched(out, base, model, edit, dtype="float32")
+    before, after = files(base), files(out)
+    same = {k for k in before if before[k] == after[k]}
+    assert before.keys() == after.keys() and "generation_config.json" in same
+    found = {k: v for f in out.glob("*.safetensors") for k, v in load_file(f).items()}
+    index = json.loads(after["model.safetensors.index.json"])
+    assert index["metadata"]["total_size"] == sum(v.nbytes for v in found.values())
+    if inside:
+        assert found.pop("position_ids").dtype == np.int64
+        said = json.loads(after["config.json"])
+        assert said["torch_dtype"] == "float32" and "dtype" not in said
+        assert set(said["text_config"].values()) == {"float32"}
+    assert {v.dtype for v in found.values()} == {np.dtype("float32")}
+    if not inside:
+        theirs = AutoModelForCausalLM.from_pretrained(out)
+        assert str(theirs.dtype) == "torch.float32"
+        weight = theirs.model.layers[1].mlp.up_proj.weight.detach().numpy()
+        wanted = dict(tensors(model.spec, model.update(edit).params))
+        np.testing.assert_array_equal(
+            weight, wanted["model.layers.1.mlp.up_proj.weight"]
+        )
 
 
 def test_an_edit_that_changes_nothing_gives_the_base(tmp_path, base, tiny):

@@ -8,7 +8,7 @@ From any other base the directory is written anew.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,8 +18,10 @@ import sentencepiece
 from mu_jax.checkpoints.huggingface.config import config
 from mu_jax.checkpoints.huggingface.files import own
 from mu_jax.checkpoints.huggingface.names import leave, plain, tensor_name, tensors
+from mu_jax.checkpoints.huggingface.recast import recast
 from mu_jax.checkpoints.safetensors_file import (
     Place,
+    dtype_of,
     overwrite,
     places,
     write_shards,
@@ -74,10 +76,33 @@ def write(
         (folder / name).write_bytes(content)
 
 
+def dtypes(
+    base: Path, spec: Spec, tensors: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], np.dtype]:
+    """In which formats a directory holds tensors of ours, by (label, layer)."""
+    where = _where(base)
+    found = {}
+    for label, layer in tensors:
+        name = _named(where, base, tensor_name(spec, label, layer))
+        found[label, layer] = dtype_of(
+            base / where[name][0][0], name, where[name][0][1]
+        )
+    return found
+
+
 def patch(
-    folder: Path, base: Path, spec: Spec, edit: Edit, progress: Progress = silent
+    folder: Path,
+    base: Path,
+    spec: Spec,
+    edit: Edit,
+    dtype: str | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Copies the directory `base` into an empty folder, with the edit's tensors.
+
+    Args:
+      dtype: what all tensors of numbers become, and what the config says they are; by
+        default each stays what it is, and so do the bytes of all that is not edited.
 
     Returns:
       The files left out: weights in other formats, which would be the unedited ones.
@@ -92,6 +117,9 @@ def patch(
         for i, layer in enumerate(layers)
     ]
     left_out = _copy(base, folder, progress)
+    if dtype:
+        recast(folder, sorted(p.name for p in folder.glob(_OPENED)), dtype)
+        where = _where(folder)
     host = {
         label: np.asarray(edit.params[label].unwrap(*shapes(spec)[label]))
         for label, _ in edit.selection.tensors

@@ -12,7 +12,7 @@ from mu_jax.errors import UserError
 from mu_jax.model.special import parsed
 
 CONFIG = "config.json"
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _LARGEST_TEXT = 256 << 20
@@ -30,15 +30,15 @@ def weights(path: Path, chosen: Any = None) -> dict[str, Any]:
     if chosen not in (None, _SINGLE):
         raise UserError(
             f"{path / CONFIG} has its weights in {str(chosen)[:80]!r}",
-            f"{_SINGLE}, or {_INDEX} and what it names",
+            f"{_SINGLE}, or {INDEX} and what it names",
             f"rename the file, and drop transformers_weights from {CONFIG}",
         )
     names = [_SINGLE]
-    if not (path / _SINGLE).is_file() and (path / _INDEX).is_file():
-        index = parsed(f"{path / _INDEX}", content(path, _INDEX))
+    if not (path / _SINGLE).is_file() and (path / INDEX).is_file():
+        index = parsed(f"{path / INDEX}", content(path, INDEX))
         listed = index.get("weight_map")
         if not isinstance(listed, dict) or not listed:
-            raise UserError(f"{path / _INDEX} has no weight_map", "names of files")
+            raise UserError(f"{path / INDEX} has no weight_map", "names of files")
         names = sorted({_inside(path, name) for name in listed.values()})
     elif not (path / _SINGLE).is_file():
         raise _without_weights(path)
@@ -50,13 +50,13 @@ def _inside(path: Path, name: Any) -> str:
     plain = isinstance(name, str) and name not in (".", "..")
     if not plain or Path(name).name != name or "\\" in name:
         raise UserError(
-            f"{path / _INDEX} names the file {str(name)[:80]!r}",
+            f"{path / INDEX} names the file {str(name)[:80]!r}",
             "files in the same folder",
             "fetch the checkpoint from where you trust it",
         )
     if not name.endswith(".safetensors"):
         raise UserError(
-            f"{path / _INDEX} names the file {name[:80]!r}",
+            f"{path / INDEX} names the file {name[:80]!r}",
             "safetensors: pickled weights can run code and are not read",
             "convert the checkpoint to safetensors",
         )
@@ -65,7 +65,7 @@ def _inside(path: Path, name: Any) -> str:
 
 def _without_weights(path: Path) -> UserError:
     pickled = sorted(f.name for pattern in _PICKLES for f in path.glob(pattern))
-    got = f"the weights {pickled[0]}" if pickled else f"no {_SINGLE} or {_INDEX}"
+    got = f"the weights {pickled[0]}" if pickled else f"no {_SINGLE} or {INDEX}"
     why = ": pickled ones can run code and are not read" if pickled else ""
     return UserError(
         f"{path} has {got}",
