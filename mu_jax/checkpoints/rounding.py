@@ -1,16 +1,20 @@
-"""What is left of an edit in a narrower format.
+"""A model, and what is left of an edit, in a narrower format.
 
 An edit moves weights by little. Where a move is less than half the distance to the next
 number that the format has, rounding takes it back, and nothing else shows that.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mu_jax.checkpoints.delta import Change
+from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.errors import UserError
+from mu_jax.model.model import Model
+from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.selections import Matrix
 
 ENOUGH = 0.9
@@ -32,6 +36,22 @@ class Left(NamedTuple):
 
     norm: float
     moved: float
+
+
+def rounded(model: Model, dtype: str) -> Model:
+    """`model` as it is once it was written in a dtype and read again, bit for bit.
+
+    It is held and computed in the dtypes that it has. Norms of Gemma are rounded as
+    checkpoints hold them, without the 1 that is added.
+    """
+    params: Params = {}
+    for label, shape in shapes(model.spec).items():
+        value = model.params[label].unwrap(*shape)
+        shift = int(label.endswith("norm") and not is_llama(model.spec))
+        stored = (value - shift if shift else value).astype(dtype).astype(value.dtype)
+        new = stored + shift if shift else stored
+        params[label] = name_axes(label, new, model.spec)
+    return dataclasses.replace(model, params=params)
 
 
 def left(changes: Mapping[Matrix, Change], dtypes: Mapping[Matrix, Any]) -> Left:

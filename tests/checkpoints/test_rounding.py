@@ -1,11 +1,17 @@
 """What rounding leaves of an edit."""
 
+import dataclasses
+
+import made_checkpoints as made
 import ml_dtypes
 import numpy as np
 import pytest
 
 from mu_jax.checkpoints import rounding
 from mu_jax.checkpoints.delta import Change
+from mu_jax.checkpoints.huggingface import directory as huggingface_dir
+from mu_jax.checkpoints.huggingface.folder import open_folder
+from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 
 BF16, ONE = np.dtype(ml_dtypes.bfloat16), ("mlp/up", 0)
@@ -60,6 +66,19 @@ def test_the_tensors_count_together():
     assert found == (1 / 1.0625, 0.5)
     mixed = dict(zip(changes, (BF16, np.dtype(np.float32)), strict=True))
     assert rounding.left(changes, mixed) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llama3"])
+def test_a_model_is_rounded_as_it_is_when_written_and_read_again(tmp_path, kind):
+    model = made.model(kind)
+    found = made.plain(rounding.rounded(model, "bfloat16").params)
+    huggingface_dir.write(tmp_path, model, "bfloat16")
+    for label, value in made.plain(place(open_folder(tmp_path))).items():
+        assert value.tobytes() == found[label].tobytes(), label
+        assert value.tobytes() != np.asarray(made.plain(model.params)[label]).tobytes()
+    model = dataclasses.replace(model, params=place(open_folder(tmp_path)))
+    for label, value in made.plain(rounding.rounded(model, "bfloat16").params).items():
+        assert value.tobytes() == found[label].tobytes(), label
 
 
 def test_less_than_enough_is_refused():
