@@ -9,6 +9,7 @@ import mu_jax as mu
 from mu_jax.checkpoints.gguf import file as gguf
 from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
+from mu_jax.load import identity
 
 MODEL = made.model("llama3")
 
@@ -39,11 +40,12 @@ def test_any_part_stands_for_the_model(files, tmp_path, monkeypatch):
 
 
 def test_the_digest_is_of_all_parts(files):
-    before = [gguf.sha256(file) for file in files]
-    assert len(set(before)) == 1
+    names = [(gguf.sha256(file), identity(str(file))) for file in files]
+    assert len(set(names)) == 1
     data = files[2].read_bytes()
     files[2].write_bytes(data[:-1] + b"x")
-    assert gguf.sha256(files[0]) != before[0]
+    assert gguf.sha256(files[0]) != names[0][0]
+    assert identity(str(files[0])) != names[0][1]
 
 
 def test_a_missing_part_is_named(files):
