@@ -33,7 +33,8 @@ stages
   plan      whether a run fits a TPU topology, and what it costs; no TPU is needed
 
 edits that travel
-  mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--force]
+  mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--rounded]
+                                        [--force]
   mu delta show|diff|stack|apply|revert ...   (mu delta: how each is called)
 
 several runs
@@ -52,6 +53,11 @@ options
   --edit NAME,...     which edited models to attack, or selections to mask
   --attack NAME,...   which of the config's attacks to try
   --over SETTING VALUE ...   of sweep
+  --as bfloat16   of evaluate: the edited models as they are shipped in that dtype, with
+               every weight rounded to it; rows of their own ("flu as bfloat16")
+  --rounded    export even if rounding to the target's dtype leaves less than 90 % of
+               the edit's norm: that is not the model that was measured, and with less
+               it is soon the unedited one; --dtype float32 keeps all of the edit
   --distributed   this is one of several processes that run this same command, on a TPU
                pod, GKE or Slurm, and share the run directory; see scripts/tpu_pod.sh
   --coordinator HOST:PORT --processes N --process I   likewise, started by hand: process
@@ -156,7 +162,11 @@ def _command(argv: list[str], console: Console) -> int:
     config = overridden(configs.load(target), rest, f"mu {stage} {target}")
     runs = Path(options.get("--runs", "runs"))
     path = Path(target) if Path(target).is_dir() else runs / config.name
-    only = {name: options[name] for name in ("--edit", "--attack") if name in options}
+    if "--as" in options and stage != "evaluate":
+        raise UserError(
+            f"mu {stage} --as {options['--as']}", "mu evaluate RUN --as DTYPE"
+        )
+    only = {name: options[name] for name in _ONLY if name in options}
     run = Run(config, RunDir(path), console, "--force" in options, only)
     with _compiling(config), run.preemption.watched():
         if _SEVERAL & options.keys():
@@ -176,7 +186,9 @@ _VALUES = {
     "--process": "I",
     "--edit": "NAME,...",
     "--attack": "NAME,...",
+    "--as": "DTYPE",
 }
+_ONLY = ("--edit", "--attack", "--as")
 _SEVERAL = {"--distributed", "--coordinator", "--processes", "--process"}
 
 

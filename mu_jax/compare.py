@@ -25,7 +25,7 @@ from mu_jax.report.tables import INTERVALS, Table, measures
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
-from mu_jax.types import UNEDITED, Row
+from mu_jax.types import UNEDITED, Row, shipped
 
 USAGE = "mu compare RUN... [--json] [--markdown FILE]"
 
@@ -157,6 +157,7 @@ def _lines(groups: Sequence[Group]) -> Grid:
 
 
 def _edited(run: RunDir, model: str) -> str:
+    model = model.removesuffix(shipped("", "bfloat16"))
     if model == UNEDITED or not run.exists(f"edits/{model}/selection.json"):
         return "-"
     chosen = run.read_edited(model)

@@ -20,7 +20,8 @@ USAGE = """\
   mu delta revert MODEL DELTA DIR [hf|gemma]   the model as it was before it
 
 DELTA is a file, or the directory that `mu export RUN --to delta` wrote; --force
-replaces a DIR that is not an export."""
+replaces a DIR that is not an export, and a FILE that is there; --rounded writes a model
+in a dtype that leaves little of the edit."""
 
 
 def main(args: list[str], console: Console) -> None:
@@ -29,7 +30,8 @@ def main(args: list[str], console: Console) -> None:
     Raises:
       UserError: an unknown one, or files that do not fit it or one another.
     """
-    force, words = "--force" in args, [word for word in args if word != "--force"]
+    flags = {word for word in args if word in ("--force", "--rounded")}
+    words, force = [word for word in args if word not in flags], "--force" in flags
     command, rest = (words[0] if words else ""), words[1:]
     if not words:
         console.say(USAGE)
@@ -39,18 +41,34 @@ def main(args: list[str], console: Console) -> None:
         for row in delta.diff(_read(rest[0]), _read(rest[1])):
             console.say(_line(row))
     elif command == "stack" and len(rest) == 3:
-        first, second, file = rest
-        made = delta.stack(_read(first), _read(second))
-        delta_file.write(Path(file), made)
-        console.say(f"  {made.name} ({parts(made.selection)}): {file}")
+        _stack(*rest, force=force, console=console)
     elif command in ("apply", "revert") and len(rest) in (3, 4):
-        _rewrite(command, *rest, force=force, console=console)
+        rounded = "--rounded" in flags
+        _rewrite(command, *rest, force=force, rounded=rounded, console=console)
     else:
         raise UserError(
             f"mu delta {' '.join(args)}",
             "show DELTA, diff DELTA DELTA, stack DELTA DELTA FILE,"
             " apply or revert MODEL DELTA DIR [hf|gemma]",
         )
+
+
+def _stack(first: str, second: str, out: str, *, force: bool, console: Console) -> None:
+    """Two deltas as one, in a file of its own."""
+    file = Path(out)
+    if file.resolve() in (_file(first).resolve(), _file(second).resolve()):
+        raise UserError(f"a stack at {file}, one of its two deltas", "another file")
+    if file.is_dir() or (file.exists() and not file.is_file()):
+        raise UserError(f"{file} is no file", "a file to stack to", "give another one")
+    if file.exists() and not force:
+        raise UserError(
+            f"{file} is there",
+            "a new file",
+            "give another one, or --force to replace it",
+        )
+    made = delta.stack(_read(first), _read(second))
+    delta_file.write(file, made)
+    console.say(f"  {made.name} ({parts(made.selection)}): {file}")
 
 
 def _rewrite(
@@ -61,6 +79,7 @@ def _rewrite(
     to: str = "hf",
     *,
     force: bool,
+    rounded: bool,
     console: Console,
 ) -> None:
     """A model with a delta, or without it again, in a directory of its own."""
@@ -72,14 +91,20 @@ def _rewrite(
     params = exchange(model, made).selected(selection)
     write(
         model, Edit(selection, params, []), to, Path(directory), base=name,
-        provenance=made.provenance, force=force, progress=console.progress,
+        provenance=made.provenance, force=force, rounded=rounded,
+        inputs=(_file(file),), progress=console.progress, say=console.say,
     )  # fmt: skip
     console.say(f"  {command} {made.name} ({parts(selection)}), {to}: {directory}")
 
 
-def _read(path: str) -> Delta:
+def _file(path: str) -> Path:
+    """The file of a delta, which may be named by the directory that holds it."""
     file = Path(path)
-    return delta_file.read(file / DELTA if file.is_dir() else file)
+    return file / DELTA if file.is_dir() else file
+
+
+def _read(path: str) -> Delta:
+    return delta_file.read(_file(path))
 
 
 def _show(made: Delta, console: Console) -> None:

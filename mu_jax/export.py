@@ -6,11 +6,13 @@ delta   only the edited tensors, in one file, to be applied to the base
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_jax.checkpoints import delta, delta_file, export_dir
+import numpy as np
+
+from mu_jax.checkpoints import delta, delta_file, export_dir, rounding
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.config import load
@@ -24,7 +26,7 @@ from mu_jax.types import Edit, Progress, silent
 
 USAGE = (
     "mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype float32|bfloat16]"
-    " [--force]"
+    " [--rounded] [--force]"
 )
 TARGETS = ("hf", "gemma", "delta")
 DELTA = f"delta{delta_file.SUFFIX}"
@@ -37,6 +39,7 @@ def export(
     directory: Path,
     name: str | None = None,
     dtype: str | None = None,
+    rounded: bool = False,
 ) -> None:
     """Exports one edit of a run, by default that of its first selection.
 
@@ -44,17 +47,18 @@ def export(
       to: one of TARGETS.
       directory: new, empty, or an earlier export; `run.force` replaces any other.
       dtype: of all tensors, "float32" or "bfloat16"; by default what they are.
+      rounded: even if rounding to that dtype takes much of the edit.
 
     Raises:
-      UserError: an unknown target or edit, an edit that is not made yet, or a
-        directory that holds other things.
+      UserError: an unknown target or edit, an edit that is not made yet or that little
+        would be left of, or a directory that holds other things.
     """
     name = _edit(run, name)
     edit = run.read_edit(name)
-    keep = (run.dir.path,)
     left_out = write(
-        run.model, edit, to, directory, base=run.config.model, dtype=dtype, keep=keep,
-        provenance=run.provenance, force=run.force, progress=run.progress,
+        run.model, edit, to, directory, base=run.config.model, dtype=dtype,
+        provenance=run.provenance, force=run.force, rounded=rounded,
+        inputs=(run.dir.path,), progress=run.progress, say=run.console.say,
     )  # fmt: skip
     for file in left_out:
         run.console.say(f"  left out, as it holds the unedited weights: {file}")
@@ -71,16 +75,21 @@ def write(
     dtype: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
-    keep: tuple[Path, ...] = (),
+    rounded: bool = False,
+    inputs: tuple[Path, ...] = (),
     progress: Progress = silent,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Writes `model` with `edit` to a directory.
 
     Args:
       model: the unedited one. If its origin is a Hugging Face directory, that is
-        copied, byte for byte but for the edited tensors, unless a dtype is asked for.
+        copied, byte for byte but for the edited tensors; a dtype that is asked for is
+        then that of all its tensors, and of its config.
       base: what it is called in the note.
-      keep: directories that the export must not replace.
+      rounded: even if rounding leaves less than `rounding.ENOUGH` of the edit's norm.
+      inputs: what the edit came from, which the export must leave alone.
+      say: told what rounding leaves of the edit.
 
     Returns:
       The files of the base that were left out: its weights in other formats.
@@ -93,16 +102,18 @@ def write(
     note = {"to": to, "base": base, "edit": name, "tensors": parts(edit.selection)}
     note |= {"provenance": dict(provenance or {})}
     origin = model.origin
-    copied = to == "hf" and dtype is None and huggingface_dir.is_directory(origin)
-    over = origin if copied else None
-    keep = (*keep, *((origin,) if origin else ()))
+    over = origin if to == "hf" and huggingface_dir.is_directory(origin) else None
+    note |= _rounding(model, edit, to, dtype, over, rounded, say)
+    file = (Path(base),) if base.endswith(".gguf") else ()
+    inputs = (*inputs, *file, *((origin,) if origin else ()))
     left_out: list[str] = []
-    with export_dir.written(directory, note, force=force, keep=keep) as folder:
+    with export_dir.written(directory, note, force=force, inputs=inputs) as folder:
         if to == "delta":
             made = delta.make(model, edit, provenance)
             delta_file.write(folder / DELTA, made)
         elif over:
-            left_out = huggingface_dir.patch(folder, over, model.spec, edit, progress)
+            how = {"dtype": dtype, "progress": progress}
+            left_out = huggingface_dir.patch(folder, over, model.spec, edit, **how)
         elif to == "hf":
             huggingface_dir.write(folder, model.update(edit), dtype, progress)
         else:
@@ -115,18 +126,57 @@ def write(
     return left_out
 
 
+def _rounding(
+    model: Model,
+    edit: Edit,
+    to: str,
+    dtype: str | None,
+    over: Path | None,
+    rounded: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """For the note: what rounding to the target's formats leaves of the edit.
+
+    Raises:
+      UserError: too little, unless `rounded`.
+    """
+    if to == "delta":
+        return {}  # which holds the tensors as they were trained
+    changes = delta.make(model, edit).changes
+    if over and not dtype:
+        dtypes = huggingface_dir.dtypes(over, model.spec, changes)
+    else:
+        dtypes = {
+            m: np.dtype(dtype or change.old.dtype) for m, change in changes.items()
+        }
+    narrower = {
+        np.dtype(dtypes[m]).name
+        for m, change in changes.items()
+        if np.promote_types(dtypes[m], change.old.dtype) != dtypes[m]
+    }
+    if not narrower:
+        return {}
+    found = rounding.left(changes, dtypes)
+    what = f"{edit.selection.name or 'the edit'} in {', '.join(sorted(narrower))}"
+    if not rounded:
+        rounding.check(found, what)
+    say(f"  {what}: rounding leaves {rounding.spell(found)}")
+    return {"left": found._asdict()}
+
+
 def main(args: list[str], console: Console) -> None:
-    """`mu export RUN --to TARGET DIR [--edit NAME] [--dtype DTYPE] [--force]`.
+    """`mu export RUN --to TARGET DIR [--edit NAME] [--dtype DTYPE] [--rounded] ...`.
 
     Raises:
       UserError: an option or a word too few or too many, and what `export` raises.
     """
     options: dict[str, str | None] = dict.fromkeys(("--to", "--edit", "--dtype"))
-    words, queue, force = [], list(args), False
+    flags = {"--force": False, "--rounded": False}
+    words, queue = [], list(args)
     while queue:
         word, _, value = queue.pop(0).partition("=")
-        if word == "--force":
-            force = True
+        if word in flags:
+            flags[word] = True
         elif word in options:
             options[word] = value or (queue.pop(0) if queue else None)
         else:
@@ -137,8 +187,9 @@ def main(args: list[str], console: Console) -> None:
     source, directory = map(Path, words)
     if not source.is_dir():
         raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
-    run = Run(load(str(source)), RunDir(source), console, force)
-    export(run, to, directory, options["--edit"], options["--dtype"])
+    run = Run(load(str(source)), RunDir(source), console, flags["--force"])
+    chosen = options["--edit"], options["--dtype"]
+    export(run, to, directory, *chosen, rounded=flags["--rounded"])
 
 
 def _edit(run: Run, name: str | None) -> str:

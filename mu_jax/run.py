@@ -39,8 +39,9 @@ from mu_jax.types import UNEDITED, Edit, Row
 class Run:
     """One run: its config, its directory, and the model once something needs it.
 
-    `only` is which edits and attacks the command line asks for, if not all; `loaded`
-    the models that runs which begin one after the other share.
+    `only` is which edits and attacks the command line asks for, if not all, and as what
+    dtype models are measured, if not as they are; `loaded` the models that runs which
+    begin one after the other share.
     """
 
     config: Config
@@ -227,6 +228,9 @@ class Run:
                 parts.append(self.contents(c.text.path))
                 if name != UNEDITED:
                     parts.append(self.fingerprint(f"edits/{name}"))
+            case "rounded":
+                dtype, _, edit = name.partition("/")
+                parts = [self.fingerprint(f"evals/{edit}"), dtype]
             case "attacks":
                 attack, _, edit = name.partition("/")
                 parts = [self.fingerprint(f"edits/{edit}"), c.attacks[attack]]
@@ -278,7 +282,7 @@ class Run:
         Evaluations come first, then what other commands measured, model by model.
         """
         kinds, attacks = (
-            ("evals", "masks", "attacks", "harness"),
+            ("evals", "rounded", "masks", "attacks", "harness"),
             [*self.config.attacks],
         )
         models = (UNEDITED, *self.config.edited)
@@ -287,6 +291,8 @@ class Run:
             kind, *names = artefact.split("/")
             if kind == "attacks":
                 names = [names[1], f"{attacks.index(names[0]):03}"]
+            if kind == "rounded":
+                names = names[::-1]
             return kinds.index(kind), models.index(names[0]), names[1:]
 
         found = self.dir.measured()

@@ -11,6 +11,7 @@
     edits/NAME/state/       orbax: where a running edit goes on (`snapshots`)
     evals/NAME.jsonl        what `mu evaluate` measured of a model, one row a line
     samples/NAME.jsonl      what it says in its own words
+    rounded/DTYPE/NAME.jsonl  the same of the model as it is shipped in that dtype
     attacks/KIND/NAME.jsonl, masks/NAME.jsonl, harness/NAME/TASK.jsonl   rows likewise
     stamps/ARTEFACT         which settings that artefact was made with
     ARTEFACT.partial        what a stage under way has measured so far (`journal`)
@@ -32,6 +33,7 @@ from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
 
 _MAKERS = {
     "evals": "evaluate",
+    "rounded": "evaluate",
     "attacks": "attack",
     "masks": "mask",
     "harness": "harness",

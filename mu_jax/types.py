@@ -268,6 +268,11 @@ UNEDITED = "unedited"
 """What the model that a run starts from is called beside its edits."""
 
 
+def shipped(model: str, dtype: str) -> str:
+    """What rows call a model as it is shipped in a dtype."""
+    return f"{model} as {dtype}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One measurement with its provenance; one line of `evals/NAME.jsonl`.

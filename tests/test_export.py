@@ -13,8 +13,10 @@ from mu_jax import deltas
 from mu_jax.__main__ import main
 from mu_jax.checkpoints import delta, delta_file, edits
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
+from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.huggingface.names import tensors
 from mu_jax.checkpoints.official import directory as official_dir
+from mu_jax.checkpoints.source import place
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.export import export, write
@@ -44,7 +46,7 @@ def run(tmp_path, tiny):
             moved = plain + 0.02 * rng.standard_normal(plain.shape, np.float32)
             params[label] = name_axes(label, moved, tiny.spec)
         edits.save(made.dir.edit(name) / "params", params)
-        made.dir.stamp({f"edits/{name}": made.fingerprint(f"edits/{name}")})
+        made.dir.stamp(f"edits/{name}", made.fingerprint(f"edits/{name}"))
     made.dir.write_json("config.json", {"config": encode(config)})
     return made
 
@@ -88,7 +90,7 @@ def test_the_edit_is_named_or_the_first(run, tmp_path):
         UserError, match="no edit called 'fly'; expected one of flu, att"
     ):
         export(run, "delta", tmp_path / "out", "fly")
-    run.dir.stamp({"edits/flu": "older"})
+    run.dir.stamp("edits/flu", "older")
     with pytest.raises(
         UserError, match=r"edits/flu in .* other settings.*run: mu edit"
     ):
@@ -110,9 +112,12 @@ def test_a_hugging_face_base_is_copied_unless_a_dtype_is_asked_for(run, tmp_path
     assert (tmp_path / "copy" / "extra.txt").read_text() == "kept"
     copy = load_file(tmp_path / "copy" / "model.safetensors")
     assert {str(v.dtype) for v in copy.values()} == {"bfloat16"}
-    assert write(tiny, edit, "hf", tmp_path / "new", dtype="float32", **how) == []
-    assert not (tmp_path / "new" / "extra.txt").exists()
+    said = []
+    more = how | {"say": said.append, "dtype": "float32"}
+    assert write(tiny, edit, "hf", tmp_path / "new", **more) == ["model.gguf"]
+    assert (tmp_path / "new" / "extra.txt").read_text() == "kept" and not said
     new = load_file(tmp_path / "new" / "model.safetensors")
+    assert {str(v.dtype) for v in new.values()} == {"float32"}
     name = "model.layers.1.mlp.up_proj.weight"
     np.testing.assert_array_equal(copy[name], new[name].astype(copy[name].dtype))
     with pytest.raises(UserError, match="is or holds"):
@@ -120,6 +125,48 @@ def test_a_hugging_face_base_is_copied_unless_a_dtype_is_asked_for(run, tmp_path
     for to, dtype, message in (("onnx", None, "'onnx'"), ("hf", "int8", "'int8'")):
         with pytest.raises(UserError, match=message):
             write(tiny, edit, to, tmp_path / "no", dtype=dtype, **how)
+
+
+def small_edit(model, move):
+    """An edit that moves every weight of an MLP by so much, one way or the other."""
+    selection = dataclasses.replace(Layers(mlp=(1,))(None, model.sizes), name="flu")
+    rng, params = np.random.default_rng(0), {}
+    for label, array in model.selected(selection).items():
+        plain = np.asarray(array.unwrap(*array.named_shape), np.float32)
+        signs = rng.choice([-1, 1], plain.shape).astype(np.float32)
+        params[label] = name_axes(label, plain + move * signs, model.spec)
+    return Edit(selection, params, [])
+
+
+def test_an_edit_that_rounding_takes_is_not_exported_unless_told(tmp_path, tiny):
+    """Into bfloat16, over a folder of it or from float32; float32 keeps all of it."""
+    base = tmp_path / "base"
+    base.mkdir()
+    huggingface_dir.write(base, tiny, "bfloat16")
+    model = dataclasses.replace(tiny, params=place(open_folder(base)), origin=base)
+    edit, said = small_edit(model, 3e-5), []
+    how = {"base": str(base), "say": said.append}
+    message = r"flu in bfloat16: rounding leaves \d.* of its norm and \d.*float32 keeps"
+    for to, dtype in (("hf", None), ("hf", "bfloat16"), ("gemma", "bfloat16")):
+        with pytest.raises(UserError, match=message):
+            write(model, edit, to, tmp_path / "out", dtype=dtype, **how)
+        assert not (tmp_path / "out").exists() and not said
+    write(model, edit, "hf", tmp_path / "out", rounded=True, **how)
+    assert said.pop().startswith("  flu in bfloat16: rounding leaves")
+    note = json.loads((tmp_path / "out" / "mu_export.json").read_text())
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    before = load_file(base / "model.safetensors")
+    moved = [(stored[k] != before[k]).sum() for k in stored if ".1.mlp." in k]
+    assert note["left"]["moved"] == sum(moved) / (3 * 32 * 48)
+    assert note["left"]["norm"] < 0.5
+    write(model, small_edit(model, 0.01), "hf", tmp_path / "large", **how)
+    assert "flu in bfloat16: rounding leaves 98.5% of its norm" in said.pop()
+    for to, dtype in (("hf", "float32"), ("gemma", None), ("delta", None)):
+        write(model, edit, to, tmp_path / f"whole-{to}", dtype=dtype, **how)
+    assert not said
+    stored = load_file(tmp_path / "whole-hf" / "model.safetensors")
+    for name, value in tensors(model.spec, model.update(edit).params):
+        np.testing.assert_array_equal(stored[name], value, err_msg=name)
 
 
 def test_a_llama_has_no_official_form(tmp_path):
@@ -197,6 +244,35 @@ def test_disjoint_deltas_stack_on_the_command_line(run, tmp_path, tiny):
         params = tiny.selected(selection)
         change[layer] = delta.make(tiny, Edit(selection, params, []))
         delta_file.write(tmp_path / f"{layer}.safetensors", change[layer])
-    said("stack", *(tmp_path / f"{n}.safetensors" for n in (0, 6, "both")))
-    both = delta_file.read(tmp_path / "both.safetensors")
+    files = [tmp_path / f"{n}.safetensors" for n in (0, 6, "both")]
+    said("stack", *files)
+    both = delta_file.read(files[2])
     assert both.changes.keys() == change[0].changes.keys() | change[6].changes.keys()
+
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("chapter 1")
+    (tmp_path / "link").symlink_to(files[0])
+    for out, message in (
+        (thesis, "is there; expected a new file.*--force"),
+        (tmp_path, "is no file"),
+        (files[0], "one of its two deltas"),
+        (tmp_path / "link", "one of its two deltas"),
+    ):
+        force = () if out == thesis else ("--force",)
+        with pytest.raises(UserError, match=message):
+            said("stack", *files[:2], out, *force)
+    assert thesis.read_text() == "chapter 1"
+    said("stack", *files[:2], thesis, "--force")
+    assert delta_file.read(thesis).changes.keys() == both.changes.keys()
+
+
+def test_a_delta_is_not_replaced_by_what_it_makes(run, tmp_path):
+    out = tmp_path / "flu"
+    export(run, "delta", out)
+    before = (out / "delta.safetensors").read_bytes()
+    for named in (out, out / "delta.safetensors"):
+        with pytest.raises(UserError, match="is or holds"):
+            said("apply", "tiny", named, out, "--force")
+    assert (out / "delta.safetensors").read_bytes() == before
+    with pytest.raises(UserError, match="lies in"):
+        export(run, "hf", run.dir.path / "exported")

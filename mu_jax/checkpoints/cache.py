@@ -7,8 +7,8 @@
 
 Parameters are float32 in storage order. Files are written one at a time, so that a
 conversion holds one layer, into a folder that gets its name when it is whole: a reader
-never sees half of one. Reading checks every digest, and is a source: a part is read
-from its file when it is asked for.
+never sees half of one, and what a killed process left goes at the next use. Reading
+checks every digest, and is a source: a part is read from its file when it is asked for.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import platformdirs
 import xxhash
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -39,6 +39,7 @@ from mu_jax.types import Progress, Tokenizer, silent
 _INDEX = "index.json"
 _TABLES = "tables.safetensors"
 _TOKENIZER = "tokenizer"
+_PARTIAL = ".partial"
 _VERSION = "5"
 """Raised whenever the meaning of a cached folder changes."""
 
@@ -66,10 +67,37 @@ def entry(digest: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Held by the one process that converts; others wait and then find the folder."""
-    with FileLock(path.with_name(f"{path.name}.lock")):
-        yield
+def locked(path: Path) -> Iterator[Path]:
+    """Held by the one process that converts; others wait and then find the folder.
+
+    Gives an empty folder beside `path` to work in, which is gone afterwards. What
+    processes that were killed left in theirs, of any model, is taken away.
+    """
+    _sweep(path.parent)
+    with _lock(path):
+        room = _room(path)
+        shutil.rmtree(room, ignore_errors=True)
+        room.mkdir()
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+
+def _room(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_PARTIAL}")
+
+
+def _lock(path: Path, **how: Any) -> FileLock:
+    return FileLock(path.with_name(f"{path.name}.lock"), **how)
+
+
+def _sweep(folder: Path) -> None:
+    """Deletes what nobody is making any more: no process holds its lock."""
+    for room in folder.glob(f"*{_PARTIAL}"):
+        owner = room.with_name(room.name.removesuffix(_PARTIAL))
+        with suppress(Timeout), _lock(owner, timeout=0):
+            shutil.rmtree(room, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,9 +118,14 @@ class Entry:
 
 
 def write(path: Path, source: Source, progress: Progress = silent) -> None:
-    """Puts a source at `path`, whole or not at all, in place of what was there."""
-    with tempfile.TemporaryDirectory(".partial", dir=path.parent) as partial:
-        folder = Path(partial) / path.name
+    """Puts a source at `path`, whole or not at all, in place of what was there.
+
+    The caller holds the lock, unless nobody else can write there.
+    """
+    room = _room(path)
+    folder = room / path.name
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
         (folder / _TOKENIZER).mkdir(parents=True)
         for name, data in source.tokenizer().files().items():
             (folder / _TOKENIZER / name).write_bytes(data)
@@ -111,6 +144,8 @@ def write(path: Path, source: Source, progress: Progress = silent) -> None:
         if path.exists():  # damaged, or it would have been read
             shutil.rmtree(path)
         folder.replace(path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def read(path: Path) -> Entry | None:

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mu_jax.checkpoints import pointer
 from mu_jax.checkpoints.delta import Change, Delta
 from mu_jax.errors import UserError
 from mu_jax.model.params import ATTENTION, MLP
@@ -66,6 +67,7 @@ def read(path: Path) -> Delta:
     """
     if not path.is_file():
         raise UserError(f"no file {path}", "a delta", "check the path's spelling")
+    pointer.check(path)
     try:
         with safe_open(path, "numpy") as file:
             metadata = dict(file.metadata() or {})

@@ -12,11 +12,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from mu_jax.checkpoints import damage
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
 from mu_jax.sharding import Layout
 from mu_jax.types import Selection
+
+_AGAIN = "edit again"
 
 
 def save(path: Path, params: Params) -> None:
@@ -57,27 +60,19 @@ def restore(
         )
         for label, shape in wanted.items()
     }
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(path.absolute())
-            found = getattr(stored, "item_metadata", stored)
-            got = {label: tuple(array.shape) for label, array in found.items()}
-            want = {label: array.shape for label, array in target.items()}
-            if got != want:
-                raise UserError(
-                    f"{path} holds {_brief(got)}",
-                    _brief(want),
-                    "the edit is of another selection or model: edit again",
-                )
-            arrays = checkpointer.restore(path.absolute(), target)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__})",
-            "an edit's tensors as orbax wrote them",
-            "edit again",
-        ) from None
+    readable = damage.readable(path, "an edit's tensors as orbax wrote them", _AGAIN)
+    with readable, ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(path.absolute())
+        found = getattr(stored, "item_metadata", stored)
+        got = {label: tuple(array.shape) for label, array in found.items()}
+        want = {label: array.shape for label, array in target.items()}
+        if got != want:
+            raise UserError(
+                f"{path} holds {_brief(got)}",
+                _brief(want),
+                f"the edit is of another selection or model: {_AGAIN}",
+            )
+        arrays = checkpointer.restore(path.absolute(), target)
     return {label: name_axes(label, array, spec) for label, array in arrays.items()}
 
 

@@ -20,19 +20,21 @@ def written(
     note: Mapping[str, Any],
     *,
     force: bool = False,
-    keep: Iterable[Path] = (),
+    inputs: Iterable[Path] = (),
 ) -> Iterator[Path]:
     """An empty folder beside `directory` that takes its place when all went well.
 
     Args:
       force: replace a folder that is not an export too.
-      keep: what must survive: the directory may not be any of these, nor hold one.
+      inputs: what the export is made of: the directory may not be any of these, nor
+        hold one, nor lie in one.
 
     Raises:
-      UserError: something else is there, or it holds what is to be kept.
+      UserError: something else is there, or it is, holds or lies in what is to stay as
+        it is.
     """
     directory = directory.resolve()
-    _check(directory, force, [p.resolve() for p in (Path.cwd(), *keep)])
+    _check(directory, force, [path.resolve() for path in inputs])
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = {"dir": directory.parent, "prefix": f".{directory.name}."}
     partial = Path(tempfile.mkdtemp(**beside))
@@ -50,14 +52,13 @@ def written(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check(directory: Path, force: bool, keep: list[Path]) -> None:
-    for path in keep:
+def _check(directory: Path, force: bool, inputs: list[Path]) -> None:
+    for path in (Path.cwd().resolve(), *inputs):
         if path.is_relative_to(directory):
-            raise UserError(
-                f"an export to {directory}, which is or holds {path}",
-                "a directory of its own",
-                "give another one",
-            )
+            raise _misplaced(directory, "is or holds", path)
+    for path in inputs:
+        if directory.is_relative_to(path):
+            raise _misplaced(directory, "lies in", path)
     if directory.exists() and not directory.is_dir():
         raise UserError(
             f"{directory} is a file", "a directory to export to", "give another one"
@@ -70,3 +71,11 @@ def _check(directory: Path, force: bool, keep: list[Path]) -> None:
                 "a new or empty directory, or an earlier export",
                 "give another one, or --force to delete what is there",
             )
+
+
+def _misplaced(directory: Path, how: str, path: Path) -> UserError:
+    return UserError(
+        f"an export to {directory}, which {how} {path}",
+        "a directory of its own",
+        "give another one",
+    )

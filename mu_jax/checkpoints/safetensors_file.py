@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mu_jax.checkpoints import pointer
 from mu_jax.errors import UserError
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -33,6 +34,7 @@ def places(path: Path) -> dict[str, Place]:
     Raises:
       UserError: not a whole safetensors file.
     """
+    pointer.check(path)
     try:
         with safe_open(path, "numpy"):  # holds the header against the file's length
             pass
@@ -54,6 +56,21 @@ def places(path: Path) -> dict[str, Place]:
     }
 
 
+def dtype_of(path: Path, name: str, place: Place) -> np.dtype:
+    """The format of the tensor `name` that lies at `place`, for numpy.
+
+    Raises:
+      UserError: a format that nothing is rounded to.
+    """
+    if place.dtype not in DTYPES:
+        raise UserError(
+            f"{path} has {name} in the format {place.dtype}",
+            f"one of {', '.join(DTYPES)}",
+            "export a base that is not quantised",
+        )
+    return np.dtype(DTYPES[place.dtype])
+
+
 def overwrite(path: Path, name: str, place: Place, value: np.ndarray) -> None:
     """Puts `value`, rounded to the file's format, where the tensor `name` lies.
 
@@ -63,12 +80,7 @@ def overwrite(path: Path, name: str, place: Place, value: np.ndarray) -> None:
       UserError: another shape, a format that nothing is rounded to, or a number that
         the format cannot hold.
     """
-    if place.dtype not in DTYPES:
-        raise UserError(
-            f"{path} has {name} in the format {place.dtype}",
-            f"one of {', '.join(DTYPES)}",
-            "export a base that is not quantised",
-        )
+    dtype = dtype_of(path, name, place)
     if place.shape != value.shape:
         raise UserError(
             f"{path} has {name} of shape {list(place.shape)}",
@@ -76,7 +88,7 @@ def overwrite(path: Path, name: str, place: Place, value: np.ndarray) -> None:
             "export over the base that was edited",
         )
     with np.errstate(over="ignore"):
-        rounded = np.ascontiguousarray(value.astype(DTYPES[place.dtype]))
+        rounded = np.ascontiguousarray(value.astype(dtype))
     if not np.isfinite(rounded).all():
         raise UserError(
             f"the edit's {name} is not finite in {place.dtype}",

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mu_jax import distributed
+from mu_jax.checkpoints import damage
 from mu_jax.edits.editor import State
 from mu_jax.errors import UserError
 from mu_jax.preemption import Preempted, Preemption
@@ -157,19 +158,10 @@ class SnapshotFolder:
                 _ANEW,
             )
 
-    @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
+    def _readable(self) -> contextlib.AbstractContextManager[None]:
         """Turns whatever a damaged or foreign folder raises into one line."""
-        try:
-            yield
-        except (UserError, Preempted):
-            raise
-        except Exception as error:  # of orbax, tensorstore, json: any kind
-            raise UserError(
-                f"{self.path} cannot be read ({type(error).__name__})",
-                "snapshots of an edit as mu wrote them",
-                _ANEW,
-            ) from None
+        expected = "snapshots of an edit as mu wrote them"
+        return damage.readable(self.path, expected, _ANEW)
 
 
 def _flat(state: Any) -> dict[str, Any]:

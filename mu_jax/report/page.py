@@ -28,7 +28,7 @@ from mu_jax.report import (
 from mu_jax.report.grid import Grid
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
-from mu_jax.types import UNEDITED, Row, Scores
+from mu_jax.types import UNEDITED, Row, Scores, shipped
 
 
 class Section(NamedTuple):
@@ -138,7 +138,8 @@ def _edited(run: RunDir, config: Config) -> dict[str, str]:
     for name in config.edited:
         if run.exists(f"edits/{name}/selection.json"):
             chosen = run.read_edited(name)
-            out[name] = f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
+            said = f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
+            out |= dict.fromkeys((name, shipped(name, "bfloat16")), said)
     return out
 
 

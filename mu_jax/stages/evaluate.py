@@ -4,6 +4,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
+from mu_jax.checkpoints import rounding
+from mu_jax.errors import UserError
 from mu_jax.evals import recall
 from mu_jax.evals.depth import Baseline, UnlearningDepth
 from mu_jax.facts.templates import Format
@@ -11,26 +13,45 @@ from mu_jax.model.model import Model
 from mu_jax.run import Run
 from mu_jax.run_dir import LISTS_OF_ROWS
 from mu_jax.stages.material import never_knew
-from mu_jax.types import UNEDITED, Fact, Facts, Row
+from mu_jax.types import UNEDITED, Fact, Facts, Row, shipped
 
 
 def evaluate(run: Run) -> None:
     """Measure the unedited and every edited model."""
     run.need("facts", "facts")
-    found = run.dir.read_facts()
+    found, dtype = run.dir.read_facts(), _dtype(run)
     control = functools.cache(lambda: _control(run, found))
-    for artefact in run.todo([f"evals/{n}" for n in (UNEDITED, *run.config.edited)]):
-        name = artefact.partition("/")[2]
+    names = (UNEDITED, *run.config.edited)
+    if dtype:
+        names = run.chosen("--edit", run.config.edited)
+    folder = f"rounded/{dtype}" if dtype else "evals"
+    for artefact in run.todo([f"{folder}/{name}" for name in names]):
+        name, rows = artefact.rpartition("/")[2], []
+        model = run.edited(name)
+        if dtype:
+            name, model = shipped(name, dtype), rounding.rounded(model, dtype)
         run.console.say(f"  measuring {name}")
-        model, rows = run.edited(name), []
         journal = run.journal(artefact, LISTS_OF_ROWS)
         for what, measure in _measurements(run, name, model, found, control):
             if what not in journal:
                 journal[what] = measure()
             rows += journal[what]
         run.dir.write_rows(artefact, rows)
-        _sample(run, name, model, found)
+        if not dtype:
+            _sample(run, name, model, found)
         journal.finish()
+
+
+def _dtype(run: Run) -> str:
+    """In which dtype models are measured as they are shipped; empty: as they are.
+
+    Raises:
+      UserError: one that no model is shipped in, or that rounds nothing.
+    """
+    dtype = run.only.get("--as", "")
+    if dtype not in ("", "bfloat16"):
+        raise UserError(f"--as {dtype}", "--as bfloat16")
+    return dtype
 
 
 def _measurements(

@@ -91,9 +91,13 @@ def gguf_file(
     *,
     omit: tuple[str, ...] = (),
     extra: dict[str, np.ndarray] | None = None,
+    split: int = 0,
     **changes,
 ) -> Path:
-    """A GGUF file of a model, as llama.cpp's converter lays it out."""
+    """A GGUF file of a model, as llama.cpp's converter lays it out.
+
+    With `split` it is in parts of so many tensors, under their names.
+    """
     spec = made.spec
     llama = spec.activation == "silu"
     if llama:
@@ -101,7 +105,7 @@ def gguf_file(
     else:
         generation = 1 if not spec.post_norms else 3 if spec.qk_norm else 2
         architecture = "gemma" if generation == 1 else f"gemma{generation}"
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
     ints = {
         "block_count": spec.layers,
         "attention.head_count": spec.heads,
@@ -120,7 +124,8 @@ def gguf_file(
         floats["rope.scaling.factor"] = max(spec.rope_scales)
     for key, value in {**ints, **floats, **changes}.items():
         if key not in omit:
-            add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
+            adders = {int: writer.add_uint32, float: writer.add_float32}
+            add = adders.get(type(value), writer.add_array)
             add(f"{architecture}.{key}", value)
     (_byte_pairs if llama else _pieces)(writer, spec.vocabulary, omit)
     tensors = {**_tensors(made, llama), **(extra or {})}

@@ -159,3 +159,44 @@ def test_two_processes_convert_a_file_once_and_agree(tmp_path):
     assert set(digests) == {hashlib.sha256(PARAMS["mlp/down"].tobytes()).hexdigest()}
     left = sorted(f.suffix for f in (tmp_path / "cache").iterdir())
     assert left == ["", ".lock"]
+
+
+KILLED = """
+import os, signal, sys
+import mu_jax as mu
+def progress(what, done, total):
+    if (what, done) == ("converting the weights", 2):
+        print("working", flush=True)
+        if sys.argv[2] == "wait":
+            sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGKILL)
+mu.load(sys.argv[1], progress=progress)
+"""
+
+
+def test_what_a_killed_conversion_left_goes_at_the_next_use(tmp_path, monkeypatch):
+    """Of whatever model, but not what another process is at."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MU_JAX_CACHE", str(folder))
+
+    def begin(name, how):
+        made.gguf_file(tmp_path / name, made.model(name.removesuffix(".gguf")))
+        args = [sys.executable, "-c", KILLED, str(tmp_path / name), how]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen(args, **pipes)
+        assert process.stdout.readline() == b"working\n"
+        return process
+
+    killed = begin("gemma2.gguf", "die")
+    killed.communicate()
+    assert killed.returncode == -9
+    (left,) = folder.glob("*.partial")
+    at_work = begin("llama3.gguf", "wait")
+    (going,) = folder.glob("*.partial")
+    assert left != going
+    mu.load(str(made.gguf_file(tmp_path / "gemma1.gguf", made.model("gemma1"))))
+    assert [*folder.glob("*.partial")] == [going] and any(going.iterdir())
+    at_work.communicate()
+    mu.load(str(tmp_path / "llama3.gguf"))
+    kinds = {p.suffix for p in folder.iterdir()}
+    assert kinds == {"", ".lock"}

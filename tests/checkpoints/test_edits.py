@@ -87,3 +87,25 @@ def test_a_damaged_checkpoint_is_refused(saved, tiny, selection, damage):
             file.write_bytes(data[: len(data) // 2] if damage == "truncate" else b"")
     with pytest.raises(UserError, match="cannot be read"):
         edits.restore(path, selection, tiny.spec)
+
+
+def test_one_damaged_file_changes_nothing_or_is_one_line(saved, tiny, selection, capfd):
+    """Cut, missing, or JSON of another kind."""
+    path, params = saved
+    refused = 0
+    for file in files(path):
+        data = file.read_bytes()
+        json = data[:1] == b"{"
+        for damaged in (b"[" * 100_000,) if json else (data[: len(data) // 2], None):
+            file.unlink(missing_ok=True)
+            if damaged is not None:
+                file.write_bytes(damaged)
+            try:
+                found = edits.restore(path, selection, tiny.spec)
+                for label, array in params.items():
+                    assert plain(found[label]).tobytes() == plain(array).tobytes()
+            except UserError as error:
+                assert "\n" not in str(error) and "cannot be read" in str(error)
+                refused += 1
+        file.write_bytes(data)
+    assert refused > 3 and capfd.readouterr().err == ""

@@ -55,16 +55,21 @@ def test_a_directory_of_other_things_needs_force(tmp_path):
         put(target / "file", "no", force=True)
 
 
-def test_what_is_to_be_kept_is_not_replaced(tmp_path, monkeypatch):
+def test_what_an_export_is_made_of_is_left_alone(tmp_path, monkeypatch):
     base = tmp_path / "models" / "base"
     put(base, "base")
     for target in (base, base.parent, tmp_path / "link"):
         if target.name == "link":
             target.symlink_to(base)
         with pytest.raises(UserError, match="is or holds"):
-            put(target, "no", force=True, keep=[base])
+            put(target, "no", force=True, inputs=[base])
+    for target in (base / "inside", tmp_path / "link" / "inside"):
+        with pytest.raises(UserError, match="lies in"):
+            put(target, "no", force=True, inputs=[base])
+    with pytest.raises(UserError, match="is or holds"):
+        put(base, "no", inputs=[base / "file"])
     monkeypatch.chdir(base)
     with pytest.raises(UserError, match="is or holds"):
         put(base.parent, "no", force=True)
-    assert (base / "file").read_text() == "base"
-    put(base / "inside", "below what is kept is fine", keep=[base])
+    assert listing(base) == ["file", NOTE]
+    put(base / "inside", "where one works is fine")

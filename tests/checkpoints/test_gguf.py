@@ -60,6 +60,8 @@ def test_a_part_is_cut_from_the_whole(written):
             )
 
 
+GEMMA3 = made.model("gemma3")
+LLAMA = made.model("llama3")
 BLOCKS = tiny_model(dataclasses.replace(made.SPECS["gemma2"], neurons=64))
 """Its rows are whole blocks of 32."""
 
@@ -186,10 +188,34 @@ def test_a_chat_template_is_kept(tmp_path):
     assert json.loads(files[SETTINGS])["chat_template"] == "{{ messages }}"
 
 
-# Refusals
+@pytest.mark.parametrize("pattern", [2, [True, False, False, True, False, True, True]])
+def test_windows_are_where_the_file_has_them(tmp_path, pattern):
+    changes = {"attention.sliding_window_pattern": pattern}
+    found = gguf.open_file(made.gguf_file(tmp_path / "m.gguf", GEMMA3, **changes)).spec
+    wanted = pattern if isinstance(pattern, list) else [True, False] * 3 + [True]
+    assert [w is not None for w in found.windows] == wanted
+    assert found.wavelengths == tuple(1e4 if local else 1e6 for local in wanted)
+    assert found.rope_scales == tuple(1.0 if local else 8.0 for local in wanted)
 
-GEMMA3 = made.model("gemma3")
-LLAMA = made.model("llama3")
+
+@pytest.mark.parametrize("key", ["rope.local.freq_base", "rope.freq_base_swa"])
+def test_local_layers_have_the_wavelength_of_the_file(tmp_path, key):
+    path = made.gguf_file(tmp_path / "m.gguf", GEMMA3, **{key: 5e4})
+    found = gguf.open_file(path).spec
+    pairs = set(zip(found.windows, found.wavelengths, strict=True))
+    assert pairs == {(16, 5e4), (None, 1e6)}
+
+
+def test_a_gemma3_has_the_caps_of_the_file(tmp_path):
+    caps = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 0.0}
+    found = gguf.open_file(made.gguf_file(tmp_path / "m.gguf", GEMMA3, **caps)).spec
+    assert (found.attention_softcap, found.final_softcap) == (20.0, None)
+    caps["final_logit_softcapping"] = 30.0
+    found = gguf.open_file(made.gguf_file(tmp_path / "m.gguf", GEMMA3, **caps)).spec
+    assert found.final_softcap == 30.0
+
+
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -260,6 +286,67 @@ def test_absurd_sizes_are_refused(tmp_path, key, value):
     path = made.gguf_file(tmp_path / "m.gguf", GEMMA3, **{key: value})
     with pytest.raises(UserError, match=rf"gemma3\.{key} is {value}"):
         gguf.open_file(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "value", "message"),
+    [
+        (GEMMA3, "rope.local.freq_base", -1.0, "a positive number"),
+        (GEMMA3, "attention.sliding_window_pattern", 0, "a number from 1"),
+        (GEMMA3, "attention.sliding_window_pattern", [True] * 3, "each of 7 layers"),
+        (GEMMA3, "attention.sliding_window_pattern", [5] * 7, "each of 7 layers"),
+        (
+            GEMMA3,
+            "rope.global.freq_base",
+            5e5,
+            r"1000000\.0, as rope\.freq_base has it",
+        ),
+        (GEMMA3, "attention.value_length", 16, "8, as in every such model"),
+        (GEMMA3, "attention.scale", 0.5, "no key that we do not know"),
+        (made.model("gemma1"), "attention.sliding_window", 16, "no key that we do not"),
+        (LLAMA, "attention.sliding_window", 4096, "no key that we do not know"),
+        (LLAMA, "expert_count", 8, "0, as in every such model"),
+        (LLAMA, "rope.dimension_count", 4, "8, as in every such model"),
+        (LLAMA, "rope.scaling.attn_factor", 1.5, r"1\.0, as in every such model"),
+    ],
+)
+def test_what_the_network_does_not_do_is_refused(tmp_path, model, key, value, message):
+    path = made.gguf_file(tmp_path / "m.gguf", model, **{key: value})
+    with pytest.raises(UserError, match=rf"\.{key} is .*{message}"):
+        gguf.open_file(path)
+
+
+PIECES = {
+    "general.architecture": "gemma3",
+    "tokenizer.ggml.tokens": ["<pad>", "<eos>", "<bos>", "<unk>"]
+    + [f"<0x{i:02X}>" for i in range(256)],
+    "tokenizer.ggml.scores": [0.0] * 260,
+    "tokenizer.ggml.token_type": [3] * 4 + [6] * 256,
+    "tokenizer.ggml.padding_token_id": 0,
+    "tokenizer.ggml.eos_token_id": 1,
+    "tokenizer.ggml.bos_token_id": 2,
+    "tokenizer.ggml.unknown_token_id": 3,
+}
+PAIRS = PIECES | {
+    "general.architecture": "llama",
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "llama-bpe",
+    "tokenizer.ggml.merges": ["< >", "< p"],
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "wrong"),
+    [(f, "tokens", w) for f in (PIECES, PAIRS) for w in (7, None, 0.5)]
+    + [(PIECES, "scores", w) for w in ("x", None, float("nan"), 1e300)]
+    + [(f, "token_type", w) for f in (PIECES, PAIRS) for w in ("x", 0.5, -7, 99)]
+    + [(PIECES, "tokens", ""), (PAIRS, "merges", 7), (PAIRS, "merges", "x")],
+)
+def test_an_entry_of_another_type_is_refused(fields, key, wrong):
+    key, path = f"tokenizer.ggml.{key}", Path("m.gguf")
+    for value in ([*fields[key][:-1], wrong], wrong or 1, "x" * len(fields[key])):
+        with pytest.raises(UserError, match=r"m\.gguf|not a SentencePiece model"):
+            from_files(gguf_tokenizer.files(path, fields | {key: value}))
 
 
 @pytest.mark.parametrize("missing", ["tokens", "bos", "pad"])

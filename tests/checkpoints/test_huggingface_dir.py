@@ -14,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.huggingface.config import config
+from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.huggingface.names import tensor_name, tensors
 from mu_jax.checkpoints.safetensors_file import places, write_shards
+from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 from mu_jax.model.params import name_axes
 from mu_jax.model.specs import SPECS
@@ -168,9 +170,9 @@ def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in found}
 
 
-def patched(folder, base, model, edit):
+def patched(folder, base, model, edit, **how):
     folder.mkdir()
-    return huggingface_dir.patch(folder, base, model.spec, edit)
+    return huggingface_dir.patch(folder, base, model.spec, edit, **how)
 
 
 def test_a_copy_is_byte_identical_but_for_the_edited_tensors(tmp_path, base, tiny):
@@ -191,16 +193,62 @@ def test_a_copy_is_byte_identical_but_for_the_edited_tensors(tmp_path, base, tin
             assert content == before[name], name
             continue
         mended, stored = bytearray(content), load_file(tmp_path / "out" / name)
-        for tensor, place in places(base / name).items():
+        for tensor, at in places(base / name).items():
             if tensor in edited:
                 seen.add(tensor)
                 value = stored[tensor]
                 np.testing.assert_array_equal(value, wanted[tensor].astype(value.dtype))
-                where = slice(place.start, place.start + value.nbytes)
+                where = slice(at.start, at.start + value.nbytes)
                 assert mended[where] != before[name][where]
                 mended[where] = before[name][where]
         assert mended == before[name], name
     assert seen == edited
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_dtype_changes_all_tensors_and_the_config(torch_logits, tmp_path, inside):
+    """`transformers`, not told a dtype, then runs what was measured."""
+    from transformers import AutoModelForCausalLM
+
+    model = tiny_model(SPECIFICATIONS["gemma3"], seed=1)
+    base, out = tmp_path / "base", tmp_path / "out"
+    base.mkdir()
+    huggingface_dir.write(base, model, "bfloat16")
+    (base / "generation_config.json").write_text('{"do_sample": false}')
+    ids = {"position_ids": np.arange(3)}
+    tensors_ = {**load_file(base / "model.safetensors"), **(ids if inside else {})}
+    (base / "model.safetensors").unlink()
+    write_shards(base, tensors_.items(), shard=120_000)
+    if inside:  # as older and multimodal configs have it
+        said = json.loads((base / "config.json").read_text())
+        said["torch_dtype"] = said.pop("dtype")
+        said["text_config"] = {"dtype": "bfloat16", "torch_dtype": "bfloat16"}
+        (base / "config.json").write_text(json.dumps(said))
+    model = dataclasses.replace(
+        model, params=place(open_folder(base)) if not inside else model.params
+    )
+    edit = edit_of(model, scale=1e-4)
+    patched(out, base, model, edit, dtype="float32")
+    before, after = files(base), files(out)
+    same = {k for k in before if before[k] == after[k]}
+    assert before.keys() == after.keys() and "generation_config.json" in same
+    found = {k: v for f in out.glob("*.safetensors") for k, v in load_file(f).items()}
+    index = json.loads(after["model.safetensors.index.json"])
+    assert index["metadata"]["total_size"] == sum(v.nbytes for v in found.values())
+    if inside:
+        assert found.pop("position_ids").dtype == np.int64
+        said = json.loads(after["config.json"])
+        assert said["torch_dtype"] == "float32" and "dtype" not in said
+        assert set(said["text_config"].values()) == {"float32"}
+    assert {v.dtype for v in found.values()} == {np.dtype("float32")}
+    if not inside:
+        theirs = AutoModelForCausalLM.from_pretrained(out)
+        assert str(theirs.dtype) == "torch.float32"
+        weight = theirs.model.layers[1].mlp.up_proj.weight.detach().numpy()
+        wanted = dict(tensors(model.spec, model.update(edit).params))
+        np.testing.assert_array_equal(
+            weight, wanted["model.layers.1.mlp.up_proj.weight"]
+        )
 
 
 def test_an_edit_that_changes_nothing_gives_the_base(tmp_path, base, tiny):
@@ -209,20 +257,67 @@ def test_an_edit_that_changes_nothing_gives_the_base(tmp_path, base, tiny):
     assert all(before[k] == v for k, v in files(tmp_path / "out").items())
 
 
-def test_links_become_files(tmp_path, base, tiny):
-    blobs = base.rename(tmp_path / "blobs")
-    base.mkdir()
+def test_links_of_the_hub_cache_become_files(tmp_path, base, tiny):
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs.parent.mkdir()
+    base.rename(blobs)
+    snapshot.mkdir(parents=True)
     for path in blobs.iterdir():
         if path.is_file():
-            (base / path.name).symlink_to(path)
+            (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     before = files(blobs)
-    patched(tmp_path / "out", base, tiny, edit_of(tiny))
+    patched(tmp_path / "out", snapshot, tiny, edit_of(tiny))
     assert not any(p.is_symlink() for p in (tmp_path / "out").rglob("*"))
     assert files(blobs) == before
 
 
-@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
-def test_models_that_see_are_patched_under_their_names(tmp_path, tiny, prefix):
+def test_a_model_without_its_head_is_patched(quick, torch_logits, tmp_path):
+    """As `AutoModel` saves it; `transformers` gives the edited model's logits."""
+    from transformers import AutoModel
+
+    model = tiny_model(SPECIFICATIONS["gemma3"], seed=1)
+    whole, base = tmp_path / "whole", tmp_path / "base"
+    whole.mkdir()
+    huggingface_dir.write(whole, model)
+    AutoModel.from_pretrained(whole).save_pretrained(base)
+    assert "layers.0.mlp.up_proj.weight" in places(base / "model.safetensors")
+    edit = edit_of(model)
+    patched(tmp_path / "out", base, model, edit)
+    found, wanted = (files(folder) for folder in (tmp_path / "out", base))
+    assert found.pop("model.safetensors") != wanted.pop("model.safetensors")
+    assert found == wanted
+    draw = np.random.default_rng(0).integers(3, model.spec.vocabulary, (2, 20))
+    theirs = torch_logits(tmp_path / "out", draw)
+    ours, scale = our_logits(model.update(edit), draw), np.abs(theirs).max()
+    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=5e-5)
+
+
+def test_a_link_that_leads_elsewhere_is_refused(tmp_path, base, tiny):
+    """What it points to would be copied, whatever it is."""
+    (tmp_path / "secret").write_text("a key")
+    (base / "notes").mkdir()
+    (base / "notes" / "inside.md").symlink_to(base / "README.md")
+    patched(tmp_path / "out", base, tiny, edit_of(tiny))
+    assert (tmp_path / "out" / "notes" / "inside.md").read_text() == "a base"
+    for n, target in enumerate(("secret", "..", "base/../secret", "snapshots/../x")):
+        link = base / "notes" / f"link{n}"
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match=rf"link{n} is a link that leads out of"):
+            patched(tmp_path / f"out{n}", base, tiny, edit_of(tiny))
+        assert not any((tmp_path / f"out{n}").iterdir())
+        link.unlink()
+    (base / "model.safetensors").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=r"model\.safetensors is a link that leads"):
+        patched(tmp_path / "no", base, tiny, edit_of(tiny))
+
+
+PREFIXES = ("language_model.model.", "model.language_model.", "language_model.", "")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_other_models_are_patched_under_their_names(tmp_path, tiny, prefix):
+    """Those that see, and those that were saved without a head."""
     base, edit = tmp_path / "base", edit_of(tiny)
     base.mkdir()
     text = {

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pickle
 import warnings
 
@@ -148,6 +149,27 @@ def test_a_bfloat16_checkpoint_is_read_exactly(torch, saved):
     assert apart(torch, model, path) < 5e-5
 
 
+@pytest.mark.parametrize(
+    "name", ["gemma-mqa", "gemma2-gqa", "gemma3-mha", "llama3-tied"]
+)
+def test_a_folder_that_automodel_saved_is_read(torch, saved, tmp_path, name):
+    from transformers import AutoModel
+
+    model, path = saved(name)
+    AutoModel.from_pretrained(path).save_pretrained(tmp_path)
+    assert "norm.weight" in load_file(tmp_path / "model.safetensors")
+    assert apart(torch, model, tmp_path) < 5e-5
+
+
+def test_a_head_that_automodel_left_out_is_missed(torch, saved, tmp_path):
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(saved("llama3-gqa")[1]).save_pretrained(tmp_path)
+    message = r"lacks the tensor 'lm_head\.weight'.*save .*with AutoModelForCausalLM"
+    with pytest.raises(UserError, match=message):
+        open_folder(tmp_path)
+
+
 @pytest.mark.parametrize("wrapped", ["language_model.model.", "model.language_model."])
 def test_the_language_model_of_a_multimodal_gemma_is_read(
     torch, saved, tmp_path, wrapped
@@ -183,14 +205,14 @@ def test_a_multimodal_gemma_as_transformers_saves_it(torch, saved, tmp_path):
         eoi_token_index=125,
     )
     model = random(torch, settings)
-    model.save_pretrained(tmp_path)
-    source = open_folder(tmp_path)
-    params = made.plain(place(source))
     theirs = model.model.language_model
-    found = theirs.embed_tokens.weight.detach().numpy()
-    assert params["embedder"].tobytes() == found.tobytes()
-    found = theirs.layers[3].mlp.up_proj.weight.detach().numpy().T
-    np.testing.assert_array_equal(params["mlp/up"][3], found)
+    for whole, name in ((model, "whole"), (model.model, "without its head")):
+        whole.save_pretrained(tmp_path / name)
+        params = made.plain(place(open_folder(tmp_path / name)))
+        found = theirs.embed_tokens.weight.detach().numpy()
+        assert params["embedder"].tobytes() == found.tobytes()
+        found = theirs.layers[3].mlp.up_proj.weight.detach().numpy().T
+        np.testing.assert_array_equal(params["mlp/up"][3], found)
 
 
 @pytest.mark.parametrize("kind", made.SPECS)
@@ -362,11 +384,34 @@ def test_a_broken_index_is_refused(sharded, content):
         open_folder(sharded)
 
 
+def linked(folder, name, target):
+    (folder / name).rename(target)
+    (folder / name).symlink_to(target)
+
+
 def test_links_of_the_hub_cache_are_followed(folder, tmp_path):
-    (tmp_path / "blob").write_bytes((folder / "model.safetensors").read_bytes())
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors").symlink_to(tmp_path / "blob")
-    assert open_folder(folder).spec.layers == 4
+    (tmp_path / "models--a--b" / "snapshots").mkdir(parents=True)
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    folder = folder.rename(tmp_path / "models--a--b" / "snapshots" / "0123")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        linked(folder, name, tmp_path / "models--a--b" / "blobs" / name)
+    (tmp_path / "main").symlink_to(folder)
+    assert open_folder(tmp_path / "main").tokenizer().bos == 258
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_link_that_leads_elsewhere_is_refused(folder, tmp_path, name):
+    linked(folder, name, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{name} is a link that leads out of its"):
+        open_folder(folder).tokenizer()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pipe_is_refused(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=rf"{name}"):
+        open_folder(folder)
 
 
 class Trap:

@@ -204,6 +204,42 @@ def test_what_is_no_checkpoint_is_refused(gm, tmp_path, damage):
         official_dir.load(path, spec=model.spec)
 
 
+DAMAGE = {
+    "cut": lambda data: data[: len(data) // 2],
+    "list": lambda data: b"[3]",
+    "deep": lambda data: b"[" * 100_000,
+    "lfs": lambda data: b"version https://git-lfs.example/spec/v1\noid sha256:0\n",
+}
+
+
+def largest(path):
+    """The data file with most of the tensors in it."""
+    found = (path / "ocdbt.process_0" / "d").iterdir()
+    return max(found, key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *(("largest", "cut"), ("largest", "missing"), ("largest", "lfs")),
+        *(("_METADATA", "list"), ("_METADATA", "deep"), ("manifest.ocdbt", "cut")),
+    ],
+)
+def test_one_damaged_file_makes_one_line(gm, tmp_path, capfd, name, damage):
+    model = tiny_model(SPECIFICATIONS["gemma2"])
+    official_dir.save(tmp_path, model.spec, model.params)
+    file = largest(tmp_path) if name == "largest" else tmp_path / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    capfd.readouterr()
+    message = rf"{file.name} is a pointer of git-lfs" if damage == "lfs" else "read"
+    with pytest.raises(UserError, match=message) as error:
+        official_dir.load(tmp_path, spec=model.spec)
+    assert "\n" not in str(error.value) and capfd.readouterr().err == ""
+
+
 def test_the_tokenizer_lies_in_the_folder_or_beside_it(tmp_path):
     path = tmp_path / "gemma"
     path.mkdir()

@@ -167,6 +167,27 @@ def test_a_damaged_snapshot_is_refused_and_left(saved, tiny, folder, item, damag
     assert (path / "4").is_dir()
 
 
+def test_one_damaged_file_changes_nothing_or_is_one_line(saved, tiny, folder, capfd):
+    """Cut, missing, or JSON of another kind: never a state that was not saved."""
+    path, kept = saved
+    refused = 0
+    for file in [p for p in (path / "4").rglob("*") if p.is_file()]:
+        data = file.read_bytes()
+        json = data[:1] == b"{"
+        for damaged in (b"[" * 100_000,) if json else (data[: len(data) // 2], None):
+            file.unlink(missing_ok=True)
+            if damaged is not None:
+                file.write_bytes(damaged)
+            try:
+                found, past = folder().restore(state(tiny, 1, 3, seed=5))
+                assert bits(found) == bits(kept) and past == history(4), file
+            except UserError as error:
+                assert "\n" not in str(error) and "starts anew" in str(error)
+                refused += 1
+        file.write_bytes(data)
+    assert refused > 3 and capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     "past",
     [history(3), history(4)[::-1], "history", [{"step": "x"}] * 4, None, [[1]] * 4],

@@ -11,6 +11,7 @@ import small_run
 from mu_jax.__main__ import main
 from mu_jax.config import load
 from mu_jax.console import Console
+from mu_jax.evals import EVALS
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
@@ -141,6 +142,29 @@ def test_a_mask_has_a_curve_and_a_control(run):
     assert {at.partition("=")[0] for at in sizes} == {"size", "random"}
     assert {r.model for r in found} == {"top"}
     assert not (run / "masks/top/state").exists()
+
+
+def test_edited_models_are_measured_as_they_are_shipped(run, capsys):
+    """Rows of their own, beside those that were there."""
+    before, again = rows(run), ["evaluate", str(run), "--as", "bfloat16"]
+    assert main(again) == 0
+    found = rows(run)
+    new = [r for r in found if r.model.endswith(" as bfloat16")]
+    assert [r for r in found if r not in new] == before
+    plain = [r for r in before if r.eval != "relearn" and r.model == "top"]
+    measured = lambda rows: {(r.eval, r.split, r.prompt, r.metric) for r in rows}
+    ours = [r for r in new if r.model == "top as bfloat16"]
+    assert measured(ours) == measured(r for r in plain if r.eval in EVALS)
+    assert [r.values for r in ours] != [r.values for r in plain if r.eval in EVALS]
+    capsys.readouterr()
+    assert main(again) == 0
+    assert "rounded/bfloat16/top: up to date" in capsys.readouterr().err
+    assert main(["report", str(run)]) == 0
+    assert "| top as bfloat16 | mlp" in (run / "report.md").read_text()
+    assert "--as float8; expected --as bfloat16" in refused(
+        capsys, "evaluate", run, "--as", "float8"
+    )
+    assert "mu attack --as" in refused(capsys, "attack", run, "--as", "bfloat16")
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,22 @@ Llama's query and key rows have the two halves of a head interleaved.
 
 Everything in the file is untrusted: counts, names and shapes are checked against what
 the metadata says before anything is used. Tensors are dequantised when they are asked
-for, and only the rows of the part.
+for, and only the rows of the part. A split file is read as one (`parts`).
 """
 
 import dataclasses
 import hashlib
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mu_jax.checkpoints import matrix
+from mu_jax.checkpoints import matrix, pointer
+from mu_jax.checkpoints.gguf import head
 from mu_jax.checkpoints.gguf import spec as gguf_spec
 from mu_jax.checkpoints.gguf import tokenizer as gguf_tokenizer
+from mu_jax.checkpoints.gguf.parts import joined, parts
 from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
@@ -88,9 +89,10 @@ class File:
 
 
 def open_file(path: Path, digest: str = "", progress: Progress = silent) -> File:
-    """Checks a file; dequantises none of it.
+    """Checks a file, or all parts of a split one; dequantises none of it.
 
     Args:
+      path: the file, or any of its parts.
       digest: its sha256, where that is known already.
 
     Raises:
@@ -99,7 +101,9 @@ def open_file(path: Path, digest: str = "", progress: Progress = silent) -> File
     """
     digest = digest or sha256(path)
     progress("reading the GGUF", 0, 1)
-    fields, tensors = _contents(path)
+    files = parts(path)
+    fields, tensors = joined(files, [_contents(file) for file in files])
+    tensors = dict(tensors)
     factors = tensors.pop("rope_freqs.weight", None)
     spec = gguf_spec.spec(
         path,
@@ -114,28 +118,34 @@ def open_file(path: Path, digest: str = "", progress: Progress = silent) -> File
 
 
 def sha256(path: Path) -> str:
-    """The hex digest of a file.
+    """The hex digest of a file; of a split one, that of its parts' digests.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is no such file, or a part is missing.
     """
-    if not path.is_file():
-        raise UserError(
-            f"no file {path}", "the path of a GGUF file", "check the path's spelling"
-        )
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digests = []
+    for part in parts(path):
+        pointer.check(part)
+        with part.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The metadata and the tensors of a file, by name."""
+    """The metadata and the tensors of one file, by name."""
     import gguf
 
+    pointer.check(path)
+    head.check(path)
     try:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
         return fields, {tensor.name: tensor for tensor in reader.tensors}
-    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever its reader makes of strange bytes
         raise UserError(
             f"{path} cannot be read as GGUF ({error})",
             "a whole GGUF file",

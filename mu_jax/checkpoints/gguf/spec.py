@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from mu_jax.checkpoints.fields import LAYERS, Fields
+from mu_jax.checkpoints.gguf import keys
+from mu_jax.checkpoints.gguf.layers import Rope, varied
 from mu_jax.errors import UserError
 from mu_jax.model.specs import (
+    GLOBAL_WAVELENGTH,
+    LOCAL_WAVELENGTH,
     SPECS,
     STRETCHED,
     RopeStretch,
@@ -41,8 +45,8 @@ def spec(
       rope_factors: [projection / 2] what rotary frequencies are divided by.
 
     Raises:
-      UserError: another architecture, a missing or absurd value, or rotary factors that
-        are not Llama 3's.
+      UserError: another architecture, a missing or absurd value, a key that is not
+        known or says what the network is not, or rotary factors that are not Llama 3's.
     """
     kind = fields.get("general.architecture")
     if kind not in ARCHITECTURES:
@@ -53,7 +57,9 @@ def spec(
         )
     build = {"gemma": _gemma1, "gemma2": _gemma2, "gemma3": _gemma3, "llama": _llama}
     remedy = "take another conversion of the model"
-    found = build[kind](_Fields(str(path), fields, f"{kind}.", remedy), tied)
+    at = _Fields(str(path), fields, f"{kind}.", remedy)
+    found = build[kind](at, tied)
+    keys.check(at, found.projection)
     if rope_factors is not None:
         found = dataclasses.replace(
             found, rope_stretch=_stretch(path, found, rope_factors)
@@ -116,13 +122,28 @@ class _Fields(Fields):
             return None
         return (sizes["embedding"] // sizes["heads"]) ** -0.5
 
+    def cap(self, key: str, default: float) -> float | None:
+        """What logits are capped at; 0 is no cap."""
+        value = self.get(key, default)
+        return None if value == 0 else self.number(key, default)
+
     def turned(self, base: Spec) -> Spec:
         """`base` with one wavelength and scale for all layers."""
         return dataclasses.replace(
             base,
-            wavelengths=(self.number("rope.freq_base", 10_000.0),) * base.layers,
+            wavelengths=(self.number("rope.freq_base", LOCAL_WAVELENGTH),)
+            * base.layers,
             rope_scales=(self.scale(),) * base.layers,
+        )
+
+    def finished(self, base: Spec) -> Spec:
+        """`base` with the epsilon and the caps of the file, where it has them."""
+        caps = (base.attention_softcap or 0.0, base.final_softcap or 0.0)
+        return dataclasses.replace(
+            base,
             norm_epsilon=self.epsilon(base.norm_epsilon),
+            attention_softcap=self.cap("attn_logit_softcapping", caps[0]),
+            final_softcap=self.cap("final_logit_softcapping", caps[1]),
         )
 
 
@@ -137,50 +158,30 @@ def _tied(at: _Fields, tied: bool) -> None:
 
 def _gemma1(at: _Fields, tied: bool) -> Spec:
     _tied(at, tied)
-    return at.turned(gemma1(**at.sizes()))
+    return at.finished(at.turned(gemma1(**at.sizes())))
 
 
 def _gemma2(at: _Fields, tied: bool) -> Spec:
     _tied(at, tied)
     sizes = at.sizes()
-    base = gemma2(
-        **sizes,
-        window=at.count("attention.sliding_window", 4096),
-        query_scale=at.query_scale(sizes),
-    )
-    return dataclasses.replace(
-        at.turned(base),
-        attention_softcap=at.number("attn_logit_softcapping", 50.0),
-        final_softcap=at.number("final_logit_softcapping", 30.0),
-    )
+    base = gemma2(**sizes, query_scale=at.query_scale(sizes))
+    window = at.count("attention.sliding_window", 4096)
+    far = Rope(at.number("rope.freq_base", LOCAL_WAVELENGTH), at.scale())
+    return at.finished(varied(base, at, window, far, far))
 
 
 def _gemma3(at: _Fields, tied: bool) -> Spec:
     _tied(at, tied)
     sizes = at.sizes()
-    base = gemma3(
-        **sizes,
-        window=at.count("attention.sliding_window"),
-        global_scale=at.scale(),
-        query_scale=at.query_scale(sizes),
-    )
-    far = at.number("rope.freq_base", 1_000_000.0)
-    return dataclasses.replace(
-        base,
-        wavelengths=tuple(
-            near if window else far
-            for near, window in zip(base.wavelengths, base.windows, strict=True)
-        ),
-        norm_epsilon=at.epsilon(base.norm_epsilon),
-    )
+    base = gemma3(**sizes, query_scale=at.query_scale(sizes))
+    window = at.count("attention.sliding_window")
+    far, near = Rope(GLOBAL_WAVELENGTH, at.scale()), Rope(LOCAL_WAVELENGTH, 1.0)
+    return at.finished(varied(base, at, window, far, near))
 
 
 def _llama(at: _Fields, tied: bool) -> Spec:
     sizes = at.sizes()
-    turned = at.count("rope.dimension_count", sizes["projection"])
-    if turned != sizes["projection"]:
-        raise at.wrong("rope.dimension_count", turned, f"{sizes['projection']}: all")
-    return at.turned(llama3(**sizes, tied=tied))
+    return at.finished(at.turned(llama3(**sizes, tied=tied)))
 
 
 def _stretch(path: Path, base: Spec, factors: np.ndarray) -> RopeStretch:

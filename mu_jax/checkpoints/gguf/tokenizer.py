@@ -6,7 +6,7 @@ pairs (Llama 3), whose way to cut text before merging goes by the name in
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from mu_jax.model.special import (
 )
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_TYPES = range(1, 7)
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tokens": (lambda x: isinstance(x, str), "texts"),
+    "scores": (lambda x: isinstance(x, int | float) and abs(x) < 1e30, "numbers"),
+    "token_type": (lambda x: type(x) is int and x in _TYPES, "a type from 1 to 6"),
+    "merges": (lambda x: isinstance(x, str) and x.count(" ") == 1, "two texts each"),
+}
+"""What an entry of each list has to be."""
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -58,7 +66,7 @@ def files(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _columns(path: Path, fields: Mapping[str, Any], *keys: str) -> list[list]:
-    """Lists of one entry a token."""
+    """Lists of one entry a token, each of its kind."""
     columns = [fields.get(f"tokenizer.ggml.{key}") or [] for key in keys]
     lists = all(isinstance(column, list) for column in columns)
     if not lists or not columns[0] or len({len(c) for c in columns}) != 1:
@@ -67,7 +75,21 @@ def _columns(path: Path, fields: Mapping[str, Any], *keys: str) -> list[list]:
             f"{', '.join(keys)} of equal number",
             "take another conversion of the model",
         )
+    for key, column in zip(keys, columns, strict=True):
+        _check(path, key, column)
     return columns
+
+
+def _check(path: Path, key: str, column: list) -> None:
+    """Raises UserError unless every entry of a list is of the list's kind."""
+    right, kind = _KINDS[key]
+    wrong = [x for x in column if not right(x)]
+    if wrong:
+        raise UserError(
+            f"{path}: tokenizer.ggml.{key} holds {repr(wrong[0])[:60]}",
+            kind,
+            "take another conversion of the model",
+        )
 
 
 def _special(path: Path, fields: Mapping[str, Any], name: str, size: int) -> int:
@@ -123,7 +145,7 @@ def _byte_pairs(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
     from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
     tokens, kinds = _columns(path, fields, "tokens", "token_type")
-    merges = fields.get("tokenizer.ggml.merges")
+    merges = fields.get("tokenizer.ggml.merges") or []
     given = fields.get("tokenizer.ggml.pre")
     cut = _PRE.get(given) if isinstance(given, str) else None
     if cut is None:
@@ -133,7 +155,8 @@ def _byte_pairs(path: Path, fields: Mapping[str, Any]) -> dict[str, bytes]:
             "take another conversion of the model",
         )
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    pairs = [tuple(m.split(" ")) for m in merges] if isinstance(merges, list) else []
+    _check(path, "merges", merges if isinstance(merges, list) else [merges])
+    pairs = [tuple(m.split(" ")) for m in merges]
     try:
         if len(vocabulary) != len(tokens) or not pairs:
             raise ValueError("a token twice, or no merges")

@@ -1,13 +1,14 @@
 """Edited models as Hugging Face directories, which `transformers` opens.
 
 Over a base that is such a directory, everything is copied and the edited tensors' bytes
-are overwritten in place: all else is the base's, byte for byte, by construction. From
-any other base the directory is written anew.
+are overwritten in place: all else is the base's, byte for byte, by construction. A link
+in it that leads out of it is refused, but for those to the blobs of the hub's cache.
+From any other base the directory is written anew.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -15,9 +16,12 @@ import numpy as np
 import sentencepiece
 
 from mu_jax.checkpoints.huggingface.config import config
-from mu_jax.checkpoints.huggingface.names import leave, tensor_name, tensors
+from mu_jax.checkpoints.huggingface.files import own
+from mu_jax.checkpoints.huggingface.names import leave, plain, tensor_name, tensors
+from mu_jax.checkpoints.huggingface.recast import recast
 from mu_jax.checkpoints.safetensors_file import (
     Place,
+    dtype_of,
     overwrite,
     places,
     write_shards,
@@ -27,9 +31,6 @@ from mu_jax.model.model import Model
 from mu_jax.model.params import shapes
 from mu_jax.model.specs import Spec
 from mu_jax.types import Edit, Progress, Tokenizer, silent
-
-_PREFIXES = ("model.", "language_model.model.", "model.language_model.", "")
-"""What stands before `layers` in text models, and in those that see images too."""
 
 _OTHER_WEIGHTS = {
     *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pkl", ".pickle"),
@@ -75,10 +76,33 @@ def write(
         (folder / name).write_bytes(content)
 
 
+def dtypes(
+    base: Path, spec: Spec, tensors: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], np.dtype]:
+    """In which formats a directory holds tensors of ours, by (label, layer)."""
+    where = _where(base)
+    found = {}
+    for label, layer in tensors:
+        name = _named(where, base, tensor_name(spec, label, layer))
+        found[label, layer] = dtype_of(
+            base / where[name][0][0], name, where[name][0][1]
+        )
+    return found
+
+
 def patch(
-    folder: Path, base: Path, spec: Spec, edit: Edit, progress: Progress = silent
+    folder: Path,
+    base: Path,
+    spec: Spec,
+    edit: Edit,
+    dtype: str | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Copies the directory `base` into an empty folder, with the edit's tensors.
+
+    Args:
+      dtype: what all tensors of numbers become, and what the config says they are; by
+        default each stays what it is, and so do the bytes of all that is not edited.
 
     Returns:
       The files left out: weights in other formats, which would be the unedited ones.
@@ -93,6 +117,9 @@ def patch(
         for i, layer in enumerate(layers)
     ]
     left_out = _copy(base, folder, progress)
+    if dtype:
+        recast(folder, sorted(p.name for p in folder.glob(_OPENED)), dtype)
+        where = _where(folder)
     host = {
         label: np.asarray(edit.params[label].unwrap(*shapes(spec)[label]))
         for label, _ in edit.selection.tensors
@@ -130,17 +157,16 @@ def _where(base: Path) -> dict[str, list[tuple[str, Place]]]:
     """The files that hold each tensor: those of one name are kept alike."""
     found: dict[str, list[tuple[str, Place]]] = {}
     for path in sorted(base.glob(_OPENED)):
-        for name, place in places(path).items():
+        for name, place in places(own(base, path.name)).items():
             found.setdefault(name, []).append((path.name, place))
     return found
 
 
 def _named(where: dict, base: Path, name: str) -> str:
     """`name` as the files of `base` spell it."""
-    tail = name.removeprefix("model.")
-    for prefix in _PREFIXES:
-        if prefix + tail in where:
-            return prefix + tail
+    for found in where:
+        if plain(found) == name:
+            return found
     raise UserError(
         f"{base} has no tensor {name}",
         "the directory of the model that was edited",
@@ -149,9 +175,16 @@ def _named(where: dict, base: Path, name: str) -> str:
 
 
 def _copy(base: Path, folder: Path, progress: Progress) -> list[str]:
-    """Copies what is not hidden; a link becomes the file that it points to."""
-    inside = sorted(p.relative_to(base) for p in base.rglob("*") if p.is_file())
+    """Copies what is not hidden; a link becomes the file that it points to.
+
+    Raises:
+      UserError: a link that leads out of the directory.
+    """
+    inside = sorted(p.relative_to(base) for p in base.rglob("*"))
     seen = [p for p in inside if not any(part.startswith(".") for part in p.parts)]
+    for path in seen:
+        own(base, path)
+    seen = [p for p in seen if (base / p).is_file()]
     opened = {p.relative_to(base) for p in base.glob(_OPENED)}
     wanted = [p for p in seen if p in opened or p.suffix.lower() not in _OTHER_WEIGHTS]
     for i, path in enumerate(wanted):

@@ -16,7 +16,7 @@ from mu_jax.checkpoints import matrix
 from mu_jax.checkpoints.huggingface import spec as huggingface_spec
 from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.checkpoints.huggingface.files import CONFIG, content, digest, weights
-from mu_jax.checkpoints.huggingface.names import tensor_name
+from mu_jax.checkpoints.huggingface.names import plain, tensor_name
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.errors import UserError
 from mu_jax.model import special, tokenizer
@@ -54,7 +54,7 @@ class Folder:
             of a text, or is contradicted by another file.
         """
         files = {
-            name: content(self.path / name)
+            name: content(self.path, name)
             for name in _TOKENIZER
             if (self.path / name).is_file()
         }
@@ -88,7 +88,7 @@ def open_folder(path: Path, name: str = "") -> Folder:
       UserError: a config that does not fit, weights in another format, a truncated or
         missing file, an unknown or missing tensor, a wrong shape or dtype.
     """
-    config = special.parsed(f"{path / CONFIG}", content(path / CONFIG))
+    config = special.parsed(f"{path / CONFIG}", content(path, CONFIG))
     spec = huggingface_spec.spec(config, name or path.resolve().name)
     files = weights(path, config.get("transformers_weights"))
     tensors = _tensors(path, files, spec)
@@ -102,8 +102,8 @@ def _tensors(
     """(label, layer) -> (its name there, its file), once all are checked."""
     named = [(name, file) for file in files.values() for name in file.keys()]  # noqa: SIM118
     stored, wanted = dict(named), _wanted(spec)
-    prefixed = {_plain(name): name for name in stored}
-    twice = [n for n, _ in named if prefixed[_plain(n)] != n]
+    prefixed = {plain(name): name for name in stored}
+    twice = [n for n, _ in named if prefixed[plain(n)] != n]
     if twice or len(stored) != len(named):
         raise UserError(
             f"{path} has {twice[0] if twice else 'a tensor'} twice",
@@ -120,10 +120,13 @@ def _tensors(
     out = {}
     for name, (label, layer) in wanted.items():
         if name not in prefixed:
+            headless = label == "unembedder" and "embed_tokens.weight" in stored
             raise UserError(
                 f"{path} lacks the tensor {name!r}",
                 f"the tensors of {spec.name} as its config.json describes it",
-                "fetch the checkpoint again",
+                "AutoModel leaves it out: save the model with AutoModelForCausalLM"
+                if headless
+                else "fetch the checkpoint again",
             )
         tensor = prefixed[name]
         axes = [n for axis, n in shapes(spec)[label].items() if axis != "layer"]
@@ -157,14 +160,6 @@ def _wanted(spec: Spec) -> dict[str, tuple[str, int | None]]:
         for layer in range(spec.layers) if "layer" in shape else (None,):
             out[tensor_name(spec, label, layer)] = (label, layer)
     return out
-
-
-def _plain(name: str) -> str:
-    """A tensor's name in a text-only checkpoint; multimodal ones wrap it."""
-    for wrapped in ("language_model.model.", "model.language_model."):
-        if name.startswith(wrapped):
-            return f"model.{name.removeprefix(wrapped)}"
-    return name.removeprefix("language_model.")
 
 
 def _skipped(name: str, spec: Spec) -> bool:

@@ -44,6 +44,8 @@ _TOP = {
     "unembedder": "lm_head",
     "final_norm": "model.norm",
 }
+_WRAPPED = ("language_model.model.", "model.language_model.", "language_model.")
+_BARE = ("embed_tokens", "layers", "norm")
 _STACKED = {
     "attention/query": "self_attn.q_proj",
     "attention/key": "self_attn.k_proj",
@@ -105,6 +107,20 @@ def tensor_name(spec: Spec, label: str, layer: int | None = None) -> str:
     if label == "pre_mlp_norm" and not spec.post_norms:
         label = "post_attention_norm"
     return f"model.layers.{layer}.{_STACKED[label]}.weight"
+
+
+def plain(name: str) -> str:
+    """What a tensor is called in a text-only model with its head.
+
+    Multimodal models wrap the name, and those saved without a head (`AutoModel`) leave
+    out `model.`.
+    """
+    for wrapped in _WRAPPED:
+        if name.startswith(wrapped):
+            name = name.removeprefix(wrapped)
+            break
+    bare = name.startswith(tuple(f"{top}." for top in _BARE))
+    return f"model.{name}" if bare else name
 
 
 def leave(spec: Spec, label: str, value: np.ndarray) -> np.ndarray:

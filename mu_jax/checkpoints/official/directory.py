@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from mu_jax.checkpoints import damage, pointer
 from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.checkpoints.official.layout import (
     TOP,
@@ -122,6 +123,7 @@ def tokenizer(path: Path) -> bytes:
     """
     for folder in (path, path.absolute().parent):
         if (folder / TOKENIZER).is_file():
+            pointer.check(folder / TOKENIZER)
             return (folder / TOKENIZER).read_bytes()
     raise UserError(
         f"no {TOKENIZER} in {path} or beside it",
@@ -150,12 +152,9 @@ def find(path: Path, found: Mapping[str, tuple[int, ...]]) -> Spec:
 
 def _stored(path: Path) -> dict[str, Any]:
     """Shape and dtype of every text tensor, by its path in the model."""
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(path.absolute()).item_metadata
-            flat = dict(leaves(dict(stored.tree)))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable(path, error) from None
+    with _readable(path), ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(path.absolute()).item_metadata
+        flat = dict(leaves(dict(stored.tree)))
     if any("stacked_layers" in name for name in flat):
         raise UserError(
             f"{path} holds stacked layers",
@@ -175,10 +174,8 @@ def _restored(path: Path, target: dict[str, Any], progress: Progress) -> dict[st
     from gemma import gm
 
     progress(f"reading {path.name}", 0, 1)
-    try:
+    with _readable(path):
         tree = gm.ckpts.load_params(path.absolute(), params=nested(target))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable(path, error) from None
     progress(f"reading {path.name}", 1, 1)
     return dict(leaves(tree))
 
@@ -206,9 +203,9 @@ def _rearranged(arrays: list, tensor: Tensor, spec: Spec, dtype: Any, place) -> 
     return {label: name_axes(label, value, spec) for label, value in made.items()}
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} cannot be read ({type(error).__name__})",
-        "an official checkpoint, as orbax wrote it",
-        "check the path, or fetch it again",
+def _readable(path: Path):
+    return damage.readable(
+        path,
+        "a whole official checkpoint, as orbax wrote it",
+        "fetch it again: a file of it may be cut or missing",
     )
