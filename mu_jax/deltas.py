@@ -1,8 +1,8 @@
 """`mu delta`: look at deltas, compare them, put them together, apply them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
+from mu_jax import inputs
 from mu_jax.checkpoints import delta, delta_file
 from mu_jax.checkpoints.delta import Delta, Difference
 from mu_jax.console import Console
@@ -40,8 +40,9 @@ def main(args: list[str], console: Console) -> None:
             console.say(_line(row))
     elif command == "stack" and len(rest) == 3:
         first, second, file = rest
+        target = inputs.local(file, "the delta")
         made = delta.stack(_read(first), _read(second))
-        delta_file.write(Path(file), made)
+        delta_file.write(target, made)
         console.say(f"  {made.name} ({parts(made.selection)}): {file}")
     elif command in ("apply", "revert") and len(rest) in (3, 4):
         _rewrite(command, *rest, force=force, console=console)
@@ -66,19 +67,20 @@ def _rewrite(
     """A model with a delta, or without it again, in a directory of its own."""
     if to not in ("hf", "gemma"):
         raise UserError(f"the target {to!r}", "hf or gemma")
+    target = inputs.local(directory, "the export")
     made, model = _read(file), load(name, progress=console.progress)
     exchange: Callable = {"apply": delta.apply, "revert": delta.revert}[command]
     selection = made.selection
     params = exchange(model, made).selected(selection)
     write(
-        model, Edit(selection, params, []), to, Path(directory), base=name,
+        model, Edit(selection, params, []), to, target, base=name,
         provenance=made.provenance, force=force, progress=console.progress,
     )  # fmt: skip
     console.say(f"  {command} {made.name} ({parts(selection)}), {to}: {directory}")
 
 
 def _read(path: str) -> Delta:
-    file = Path(path)
+    file = inputs.local(path, "the delta")
     return delta_file.read(file / DELTA if file.is_dir() else file)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mu_jax import inputs
 from mu_jax.checkpoints import delta, delta_file, export_dir
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.official import directory as official_dir
@@ -134,7 +135,8 @@ def main(args: list[str], console: Console) -> None:
     to = options["--to"]
     if len(words) != 2 or to is None or any(w.startswith("-") for w in words):
         raise UserError(f"mu export {' '.join(args)}", USAGE)
-    source, directory = map(Path, words)
+    source = inputs.local(words[0], "the run")
+    directory = inputs.local(words[1], "the export")
     if not source.is_dir():
         raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
     run = Run(load(str(source)), RunDir(source), console, force)

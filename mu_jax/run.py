@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from mu_jax import distributed
+from mu_jax import distributed, inputs
 from mu_jax.checkpoints import edits
 from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Config
@@ -368,5 +368,6 @@ def _input_stamp(name: str) -> str:
 def _digest(path: str | None) -> str:
     """Of the contents of a file or folder; empty where there is none."""
     with suppress(OSError):
+        inputs.ends(path)
         return digest(Path(path)) if path else ""
     return ""

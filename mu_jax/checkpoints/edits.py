@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
@@ -57,6 +58,7 @@ def restore(
         )
         for label, shape in wanted.items()
     }
+    inputs.tree(path)  # nothing in it that never ends
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             stored = checkpointer.metadata(path.absolute())
@@ -70,9 +72,9 @@ def restore(
                     "the edit is of another selection or model: edit again",
                 )
             arrays = checkpointer.restore(path.absolute(), target)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # of orbax, tensorstore, json: any kind
         raise UserError(
             f"{path} cannot be read ({type(error).__name__})",
             "an edit's tensors as orbax wrote them",

@@ -12,10 +12,10 @@ JSON text. Answers may or may not begin with their space.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.facts.table import Record
 from mu_jax.facts.templates import find
@@ -124,8 +124,8 @@ class _Fields:
         if not isinstance(value, str) or not value.strip():
             return value or None
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
+            return inputs.parsed(value)
+        except ValueError as error:
             raise self.error(
                 f"{name} is {value[:40]!r} ({error})", "a list or an object in JSON"
             ) from None
