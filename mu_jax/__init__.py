@@ -58,3 +58,8 @@ from mu_jax.facts.invented import twins as twins
 # The whole of it as one run.
 from mu_jax.config import Config as Config
 from mu_jax.errors import UserError as UserError
+
+# Not a word about TPUs where there are none, whatever runs first.
+from mu_jax.backends import without_pod as _without_pod
+
+_without_pod()

@@ -5,18 +5,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_jax import benchmarks, compare, deltas, distributed, export, stages, sweep
+from mu_jax import (
+    benchmarks,
+    compare,
+    deltas,
+    distributed,
+    ending,
+    export,
+    inputs,
+    stages,
+    sweep,
+)
 from mu_jax import config as configs
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
-from mu_jax.distributed import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
 from mu_jax.overrides import nearest, overridden
-from mu_jax.plan import chips
 from mu_jax.plan import command as plan
-from mu_jax.preemption import STATUS, Preempted
+from mu_jax.preemption import Preempted
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
@@ -75,7 +83,8 @@ examples
   mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
   mu plan configs/gemma2_9b_sports.py --topology v5e:4x4
 
-SIGTERM saves and stops (status 143); the same command goes on from there.
+SIGTERM saves and stops (status 143), and so does a closed pipe, as in `mu ... | head`
+(141); the same command goes on from there. Paths are of this machine: URLs are refused.
 """
 
 _TRAVEL = {
@@ -90,43 +99,21 @@ _HELP = ("-h", "--help", "help")
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit status: 0, 1 (machine) or 2 (input).
 
-    Stopped from outside it is 130 (interrupted) or 143 (SIGTERM).
+    Stopped from outside it is 130, 141 or 143: see `ending`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     console = Console()
-    if not chips.here():
-        chips.prepare()  # or the compiler of `mu plan`, if installed, complains of it
     try:
-        return _command(argv, console)
-    except UserError as error:
-        console.finish()
-        print(f"mu: {error}", file=sys.stderr)
-        return 2
-    except Unreachable as error:
-        console.finish()
-        print(f"mu: {error}", file=sys.stderr)
-        return 1
-    except Preempted:
-        console.finish()
-        if distributed.is_writer():
-            print(
-                "mu: stopped by SIGTERM; run the same command to go on", file=sys.stderr
-            )
-        return STATUS
-    except OSError as error:
-        console.finish()
-        where = f" ({error.filename})" if error.filename else ""
-        reason = error.strerror or str(error)
-        print(
-            f"mu: {reason}{where}; nothing half-written was left; free space or choose"
-            " another --runs, and run the same command again",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        console.finish()
-        print("mu: interrupted; run the same command to go on", file=sys.stderr)
-        return 130
+        try:
+            return _command(argv, console)
+        finally:
+            if sys.stdout:  # or a pipe that is closed would tell at exit
+                sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        said, status = ending.told(error)
+        silent = isinstance(error, Preempted) and not distributed.is_writer()
+        console.last("" if silent else said)
+        return ending.GONE if console.gone else status
 
 
 def _command(argv: list[str], console: Console) -> int:
@@ -159,8 +146,8 @@ def _command(argv: list[str], console: Console) -> int:
     options, rest = _options(rest)
     over, rest = sweep.options(rest) if stage == "sweep" else (None, rest)
     _join(options, console)
+    runs = inputs.local(options.get("--runs", "runs"), "--runs")
     config = overridden(configs.load(target), rest, f"mu {stage} {target}")
-    runs = Path(options.get("--runs", "runs"))
     path = Path(target) if Path(target).is_dir() else runs / config.name
     if "--as" in options and stage != "evaluate":
         raise UserError(
@@ -168,6 +155,7 @@ def _command(argv: list[str], console: Console) -> int:
         )
     only = {name: options[name] for name in _ONLY if name in options}
     run = Run(config, RunDir(path), console, "--force" in options, only)
+    console.on_gone = run.preemption.note  # it saves and stops
     with _compiling(config), run.preemption.watched():
         if _SEVERAL & options.keys():
             run.meet()

@@ -4,9 +4,9 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from mu_jax import inputs
 from mu_jax.checkpoints.cache import keep_programs
 from mu_jax.config import load
 from mu_jax.console import Console
@@ -66,7 +66,8 @@ def main(args: list[str], console: Console) -> None:
       UserError: an option or a word too few or too many, and what `benchmark` raises.
     """
     said = _parser().parse_args(args)
-    source = Path(said.run)
+    source = inputs.local(said.run, "the run")
+    inputs.local(said.include_path or "", "--include-path")
     if not source.is_dir():
         raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
     harness = Harness(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mu_jax import config as configs
+from mu_jax import inputs
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.overrides import Parser
@@ -68,11 +69,12 @@ def main(args: list[str], console: Console) -> None:
     said = parser.parse_args(args)
     if said.json:
         console.mute()
-    grids = compare([Path(run) for run in said.runs], console)
+    runs = [inputs.local(run, "the run") for run in said.runs]
+    target = inputs.local(said.markdown or "", "--markdown")
+    grids = compare(runs, console)
     if said.json:
         print(json.dumps([grid.record() for grid in grids], indent=1))
     if said.markdown:
-        target = Path(said.markdown)
         text = "\n".join(grid.markdown() for grid in grids)
         RunDir(target.absolute().parent).write_text(target.name, text)
 

@@ -6,13 +6,12 @@ directories travel, only dataclasses of this package are ever built from JSON.
 """
 
 import dataclasses
-import json
-import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from mu_jax import inputs
 from mu_jax.attacks.directions import AblateDirection
 from mu_jax.attacks.hints import Hints
 from mu_jax.attacks.perturb import Perturb
@@ -49,9 +48,6 @@ from mu_jax.records import decode
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Selector, Top
 from mu_jax.sharding import Mesh
 from mu_jax.types import UNEDITED
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
 
 Source = Sports | CounterFact
 EditorConfig = GradientEdit | Layered | LoRA | MEMIT | RMU | ROME | Sequential
@@ -181,12 +177,8 @@ class Config:
     def __post_init__(self):
         named = (self.localizers, self.selections, self.baselines, self.attacks)
         for name in (self.name, *(name for group in named for name in group)):
-            if not _NAME.fullmatch(name):
-                raise UserError(
-                    f"the name {name!r}",
-                    "letters, digits, '.', '_' and '-'",
-                    "it becomes the name of a folder",
-                )
+            inputs.name(name)
+        inputs.local(self.model, "the model")
         for i, (name, selector) in enumerate(self.selections.items()):
             if selector.scores and selector.scores not in self.localizers:
                 raise UserError(
@@ -286,7 +278,7 @@ def load(path: str) -> Config:
     Raises:
       UserError: no such file, or one that yields no config.
     """
-    source = Path(path)
+    source = inputs.local(path, "the config or run")
     if source.is_dir():
         return read(source / "config.json")
     if not source.is_file():
@@ -316,14 +308,16 @@ def load(path: str) -> Config:
 def read(path: Path) -> Config:
     """The config that a run keeps at `path`."""
     try:
-        found = decode(json.loads(path.read_text(encoding="utf-8"))["config"])
+        data = inputs.read(path)
     except FileNotFoundError:
         raise UserError(
             f"no {path.name} in {path.parent}",
             "a run directory",
             "start one with: mu facts CONFIG",
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    try:
+        found = decode(inputs.parsed(data)["config"])
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise UserError(
             f"{path} cannot be read ({error})",
             "the config of a run",

@@ -1,7 +1,10 @@
 """What a person sees while a run goes on: stages, and a bar for whatever is running."""
 
+import contextlib
+import os
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console as Rich
 from rich.progress import (
@@ -18,12 +21,19 @@ from rich.text import Text
 
 
 class Console:
-    """Progress on a terminal as a moving bar, elsewhere as a line every few seconds."""
+    """Progress on a terminal as a moving bar, elsewhere as a line every few seconds.
+
+    Attributes:
+      gone: whether whoever read it is gone, as in `mu ... | head`.
+      on_gone: what is done then; by default BrokenPipeError is raised.
+    """
 
     quiet_seconds = 10.0
 
     def __init__(self, file=None):
-        self.rich = Rich(file=file or sys.stderr, highlight=False)
+        self.rich = _Piped(self._leave, file=file or sys.stderr, highlight=False)
+        self.gone = False
+        self.on_gone: Callable[[], None] = _raise
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._what = ""
@@ -85,3 +95,43 @@ class Console:
         if self._bar:
             self._bar.stop()
         self._bar, self._what = None, ""
+
+    def last(self, line: str) -> None:
+        """The one line with which a command ends that did not go well, if any."""
+        with contextlib.suppress(BrokenPipeError):
+            self.finish()
+            if line:
+                print(f"mu: {line}", file=sys.stderr)
+        _hush()
+
+    def _leave(self) -> None:
+        self.gone = True
+        self.mute()
+        _hush()
+        self.on_gone()
+
+
+class _Piped(Rich):
+    """Tells when its pipe is closed, rather than to exit."""
+
+    def __init__(self, leave: Callable[[], None], **settings):
+        super().__init__(**settings)
+        self._leave = leave
+
+    def on_broken_pipe(self) -> None:
+        self._leave()
+
+
+def _raise() -> None:
+    raise BrokenPipeError
+
+
+def _hush() -> None:
+    """Leads streams that cannot be written away, or Python tells of them at exit."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)

@@ -1,8 +1,8 @@
 """`mu delta`: look at deltas, compare them, put them together, apply them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
+from mu_jax import inputs
 from mu_jax.checkpoints import delta, delta_file
 from mu_jax.checkpoints.delta import Delta, Difference
 from mu_jax.console import Console
@@ -55,7 +55,7 @@ def main(args: list[str], console: Console) -> None:
 
 def _stack(first: str, second: str, out: str, *, force: bool, console: Console) -> None:
     """Two deltas as one, in a file of its own."""
-    file = Path(out)
+    file = inputs.local(out, "the delta")
     if file.resolve() in (_file(first).resolve(), _file(second).resolve()):
         raise UserError(f"a stack at {file}, one of its two deltas", "another file")
     if file.is_dir() or (file.exists() and not file.is_file()):
@@ -85,21 +85,22 @@ def _rewrite(
     """A model with a delta, or without it again, in a directory of its own."""
     if to not in ("hf", "gemma"):
         raise UserError(f"the target {to!r}", "hf or gemma")
+    target = inputs.local(directory, "the export")
     made, model = _read(file), load(name, progress=console.progress)
     exchange: Callable = {"apply": delta.apply, "revert": delta.revert}[command]
     selection = made.selection
     params = exchange(model, made).selected(selection)
     write(
-        model, Edit(selection, params, []), to, Path(directory), base=name,
+        model, Edit(selection, params, []), to, target, base=name,
         provenance=made.provenance, force=force, rounded=rounded,
-        inputs=(_file(file),), progress=console.progress, say=console.say,
+        sources=(_file(file),), progress=console.progress, say=console.say,
     )  # fmt: skip
     console.say(f"  {command} {made.name} ({parts(selection)}), {to}: {directory}")
 
 
 def _file(path: str) -> Path:
     """The file of a delta, which may be named by the directory that holds it."""
-    file = Path(path)
+    file = inputs.local(path, "the delta")
     return file / DELTA if file.is_dir() else file
 
 

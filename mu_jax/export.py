@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mu_jax import inputs
 from mu_jax.checkpoints import delta, delta_file, export_dir, rounding
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.official import directory as official_dir
@@ -58,7 +59,7 @@ def export(
     left_out = write(
         run.model, edit, to, directory, base=run.config.model, dtype=dtype,
         provenance=run.provenance, force=run.force, rounded=rounded,
-        inputs=(run.dir.path,), progress=run.progress, say=run.console.say,
+        sources=(run.dir.path,), progress=run.progress, say=run.console.say,
     )  # fmt: skip
     for file in left_out:
         run.console.say(f"  left out, as it holds the unedited weights: {file}")
@@ -76,7 +77,7 @@ def write(
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
     rounded: bool = False,
-    inputs: tuple[Path, ...] = (),
+    sources: tuple[Path, ...] = (),
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
@@ -88,7 +89,7 @@ def write(
         then that of all its tensors, and of its config.
       base: what it is called in the note.
       rounded: even if rounding leaves less than `rounding.ENOUGH` of the edit's norm.
-      inputs: what the edit came from, which the export must leave alone.
+      sources: what the edit came from, which the export must leave alone.
       say: told what rounding leaves of the edit.
 
     Returns:
@@ -105,9 +106,9 @@ def write(
     over = origin if to == "hf" and huggingface_dir.is_directory(origin) else None
     note |= _rounding(model, edit, to, dtype, over, rounded, say)
     file = (Path(base),) if base.endswith(".gguf") else ()
-    inputs = (*inputs, *file, *((origin,) if origin else ()))
+    sources = (*sources, *file, *((origin,) if origin else ()))
     left_out: list[str] = []
-    with export_dir.written(directory, note, force=force, inputs=inputs) as folder:
+    with export_dir.written(directory, note, force=force, sources=sources) as folder:
         if to == "delta":
             made = delta.make(model, edit, provenance)
             delta_file.write(folder / DELTA, made)
@@ -184,7 +185,8 @@ def main(args: list[str], console: Console) -> None:
     to = options["--to"]
     if len(words) != 2 or to is None or any(w.startswith("-") for w in words):
         raise UserError(f"mu export {' '.join(args)}", USAGE)
-    source, directory = map(Path, words)
+    source = inputs.local(words[0], "the run")
+    directory = inputs.local(words[1], "the export")
     if not source.is_dir():
         raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
     run = Run(load(str(source)), RunDir(source), console, flags["--force"])

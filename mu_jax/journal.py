@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mu_jax import distributed
+from mu_jax import distributed, inputs
 
 
 class Form(NamedTuple):
@@ -84,14 +84,15 @@ class Journal(MutableMapping[str, Any]):
 
     def _read(self) -> dict[str, Any]:
         try:
-            text = distributed.first(self.path.read_bytes).decode("utf-8")
+            data = distributed.first(lambda: inputs.read(self.path))
+            text = data.decode("utf-8")
             lines = text.splitlines(keepends=True)
-            if json.loads(lines[0]) != {"fingerprint": self.fingerprint}:
+            if inputs.parsed(lines[0]) != {"fingerprint": self.fingerprint}:
                 return {}
             whole = [line for line in lines[1:] if line.endswith("\n")]
-            records = map(json.loads, whole)
+            records = map(inputs.parsed, whole)
             return {str(key): self.form.read(value) for key, value in records}
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError, ArithmeticError):
             return {}
 
     def _begin(self):

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+from mu_jax import backends, inputs
 from mu_jax.checkpoints import cache, hub
 from mu_jax.checkpoints.gguf import file as gguf
 from mu_jax.checkpoints.gguf.parts import parts
@@ -62,8 +63,10 @@ def load(
       UserError: an unknown name, a missing file, or a checkpoint that is not a whole
         Gemma 1, 2, 3 or Llama 3.
     """
-    if official_dir.is_checkpoint(Path(name)):
-        return _official(Path(name), dtype, layout, progress)
+    backends.load_programs_quietly()  # if the caller keeps them
+    path = _local(name)
+    if official_dir.is_checkpoint(path):
+        return _official(path, dtype, layout, progress)
     source = _source(name, progress)
     tokenizer = source.tokenizer()  # a missing one is said before the long part
     params = place(source, layout, dtype, progress)
@@ -84,11 +87,20 @@ def identity(name: str) -> str:
     if name == SMOLLM:
         files = _smollm_files()
         return digest(files[0]) if files else ""
-    if name.endswith(".gguf") and Path(name).is_file():
-        return "+".join(digest(part) for part in parts(Path(name)))
-    if Path(name).exists():
+    path = _local(name)
+    if name.endswith(".gguf") and path.is_file():
+        return "+".join(digest(part) for part in parts(path))
+    if path.exists():
         return digest(Path(name))
     return hub.commit(name) if hub.is_id(name) else ""
+
+
+def _local(name: str) -> Path:
+    """Where a model of that name would lie here, with nothing in it that never ends."""
+    path = inputs.local(name, "the model")
+    if path.is_dir():
+        inputs.tree(path)
+    return path
 
 
 def _source(name: str, progress: Progress) -> Source:

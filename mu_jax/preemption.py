@@ -30,7 +30,7 @@ class Preemption:
 
         To be entered after `distributed.start`, which sets a handler of JAX's own.
         """
-        before = signal.signal(signal.SIGTERM, self._note)
+        before = signal.signal(signal.SIGTERM, self.note)
         try:
             yield
         finally:
@@ -44,5 +44,6 @@ class Preemption:
         if self.came():
             raise Preempted
 
-    def _note(self, *_) -> None:
+    def note(self, *_) -> None:
+        """SIGTERM has come, or what is as good as that."""
         self._told = True

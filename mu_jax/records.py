@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import re
+import types
+import typing
 from typing import Any
 
 
@@ -26,7 +28,8 @@ def decode(value: Any) -> Any:
     """The inverse of `encode`; lists become tuples.
 
     Raises:
-      ValueError: a class that is not a dataclass of this package, or unknown fields.
+      ValueError: a class that is not a dataclass of this package, or a field that is
+        unknown or not of its type.
     """
     if isinstance(value, list):
         return tuple(decode(v) for v in value)
@@ -46,4 +49,35 @@ def decode(value: Any) -> Any:
         raise ValueError(f"an unknown class {value['class']}") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise ValueError(f"{value['class']} is no record")
+    hints = typing.get_type_hints(kind)
+    for field, member in fields.items():
+        if field in hints and not _fits(member, hints[field]):
+            raise ValueError(f"{name}.{field} is {repr(member)[:60]}")
     return kind(**fields)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a decoded value is what the annotation of its field says."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in args)
+    if origin is typing.Literal:
+        return value in args
+    if origin is tuple and args[-1] is ...:
+        return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
+    if origin is tuple:
+        same = isinstance(value, tuple) and len(value) == len(args)
+        return same and all(map(_fits, value, args))
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items()
+        )
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    if isinstance(value, int) and abs(value) >> 64:
+        return False
+    if hint is float:  # NaN compares with nothing, and would pass every check of range
+        return isinstance(value, int | float) and value == value
+    return isinstance(value, hint)

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from mu_jax import distributed
+from mu_jax import distributed, inputs
 from mu_jax.checkpoints import edits
 from mu_jax.checkpoints.snapshots import SnapshotFolder
 from mu_jax.config import Config
@@ -386,5 +386,6 @@ def _input_stamp(name: str) -> str:
 def _digest(path: str | None) -> str:
     """Of the contents of a file or folder; empty where there is none."""
     with suppress(OSError):
+        inputs.ends(path)
         return digest(Path(path)) if path else ""
     return ""

@@ -27,9 +27,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mu_jax import run_records
+from mu_jax.inputs import name as checked
 from mu_jax.journal import NUMBERS, Form, Journal
-from mu_jax.run_files import RunFiles, checked
-from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
+from mu_jax.run_files import RunFiles
+from mu_jax.types import Fact, Facts, Row, Scores, Selection
 
 _MAKERS = {
     "evals": "evaluate",
@@ -53,8 +55,7 @@ class RunDir(RunFiles):
         self.write_lines("asked.jsonl", records)
 
     def read_asked(self) -> list[tuple[Fact, float]]:
-        build = lambda line: (_fact(line), float(line["probability"]))
-        return list(self.read_lines("asked.jsonl", "facts", build))
+        return list(self.read_lines("asked.jsonl", "facts", run_records.asked))
 
     def write_facts(self, facts: Facts) -> None:
         self.unstamp("facts")
@@ -68,10 +69,8 @@ class RunDir(RunFiles):
         )
 
     def read_facts(self) -> Facts:
-        build = lambda line: Known(
-            _fact(line), str(line["split"]), float(line["probability"])
-        )
-        return Facts(tuple(self.read_lines("facts.jsonl", "facts", build)))
+        lines = self.read_lines("facts.jsonl", "facts", run_records.known)
+        return Facts(tuple(lines))
 
     # ---- scores and selections
 
@@ -86,8 +85,7 @@ class RunDir(RunFiles):
     def read_scores(self, name: str) -> Scores:
         record = self.read_json(f"scores/{checked(name)}.json", "localize")
         with self._readable(f"scores/{name}.json"):
-            values = {Site.parse(k): float(v) for k, v in record.pop("values").items()}
-            return Scores(values=values, **record)
+            return run_records.scores(record)
 
     def write_selection(self, selection: Selection, artefact: str = "") -> None:
         """Keeps a selection; one that is part of another is an artefact of its own."""
@@ -101,11 +99,7 @@ class RunDir(RunFiles):
     def _selection(self, path: str, made_by: str) -> Selection:
         record = self.read_json(path, made_by)
         with self._readable(path):
-            tensors = tuple(
-                (str(label), tuple(int(i) for i in layers))
-                for label, layers in record.pop("tensors")
-            )
-            return Selection(tensors=tensors, **record)
+            return run_records.selection(record)
 
     # ---- edits
 
@@ -130,6 +124,15 @@ class RunDir(RunFiles):
     def read_edited(self, name: str) -> Selection:
         return self._selection(f"edits/{checked(name)}/selection.json", "edit")
 
+    def read_history(self, name: str) -> list[dict[str, float]]:
+        """One record a step, all of them of the same terms."""
+        path = f"edits/{checked(name)}/history.jsonl"
+        steps = list(self.read_lines(path, "edit", run_records.step))
+        with self._readable(path):
+            if not steps or any(step.keys() != steps[0].keys() for step in steps):
+                raise ValueError("steps that say different things, or none")
+        return steps
+
     # ---- rows, and what models say
 
     def write_rows(self, artefact: str, rows: Iterable[Row]) -> None:
@@ -138,11 +141,8 @@ class RunDir(RunFiles):
 
     def read_rows(self, artefact: str) -> list[Row]:
         """The rows of an artefact such as `evals/NAME`."""
-        return list(
-            self.read_lines(
-                f"{artefact}.jsonl", _MAKERS[artefact.partition("/")[0]], _row
-            )
-        )
+        made_by = _MAKERS[artefact.partition("/")[0]]
+        return list(self.read_lines(f"{artefact}.jsonl", made_by, run_records.row))
 
     def measured(self) -> list[str]:
         """The artefacts with rows that there are."""
@@ -155,10 +155,12 @@ class RunDir(RunFiles):
         path = f"samples/{model}.jsonl"
         self.write_lines(path, samples) if samples else self.remove(path)
 
-    def read_samples(self, model: str) -> list[dict]:
+    def read_samples(self, model: str) -> list[dict[str, str]]:
         """What a model says; nothing where it was not let say anything."""
         path = f"samples/{checked(model)}.jsonl"
-        return list(self.read_lines(path, "evaluate")) if self.exists(path) else []
+        if not self.exists(path):
+            return []
+        return list(self.read_lines(path, "evaluate", run_records.sample))
 
     # ---- work under way
 
@@ -186,7 +188,7 @@ class RunDir(RunFiles):
 
 LISTS_OF_ROWS = Form(
     lambda rows: list(map(dataclasses.asdict, rows)),
-    lambda records: [_row(record) for record in records],
+    lambda records: list(map(run_records.row, records)),
 )
 """How a journal keeps rows."""
 
@@ -194,23 +196,3 @@ LISTS_OF_ROWS = Form(
 def _parts(artefact: str) -> str:
     """The artefact, once each part of its name has been checked."""
     return "/".join(map(checked, artefact.split("/")))
-
-
-def _row(line: Mapping[str, Any]) -> Row:
-    values = tuple(map(float, line["values"]))
-    row = Row(**{**line, "values": values})
-    texts = (row.model, row.eval, row.split, row.prompt, row.metric, row.at)
-    numbers = (row.mean, row.low or 0, row.high or 0, row.n, row.seed)
-    if not all(isinstance(text, str) for text in (*texts, row.budget, row.note)):
-        raise ValueError("a name that is no text")
-    if not all(isinstance(x, int | float) for x in numbers) or row.n != len(values):
-        raise ValueError(f"{len(values)} values of n = {row.n!r} facts")
-    return row
-
-
-def _fact(line: Mapping[str, Any]) -> Fact:
-    fields = {f.name: line[f.name] for f in dataclasses.fields(Fact) if f.name in line}
-    tuples: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
-    }
-    return Fact(**tuples)

@@ -11,7 +11,6 @@ import dataclasses
 import glob
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -21,16 +20,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mu_jax import distributed
+from mu_jax import distributed, inputs
 from mu_jax.errors import UserError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PATIENCE = 10.0
 """Seconds until a file that another worker wrote has to be visible."""
 _ABANDONED = 3600.0
 """Seconds after which a half-written file is nobody's any more."""
-_LARGEST = 1 << 30
-"""Bytes of a file: a run of many thousand facts writes less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +48,7 @@ class RunFiles:
         def found() -> bytes:
             top = self._at(folder)
             names = (f.relative_to(self.path).parts for f in top.glob(pattern))
-            known = ("/".join(n) for n in names if all(map(_NAME.fullmatch, n)))
+            known = ("/".join(n) for n in names if all(map(inputs.is_name, n)))
             return json.dumps(sorted(known)).encode()
 
         return json.loads(distributed.first(found))
@@ -97,7 +93,7 @@ class RunFiles:
 
     def read_json(self, name: str, made_by: str) -> Any:
         with self._readable(name):
-            return json.loads(self._read(name, made_by))
+            return inputs.parsed(self._read(name, made_by))
 
     def read_lines(
         self, name: str, made_by: str, build: Callable[[Any], Any] = dict
@@ -106,7 +102,7 @@ class RunFiles:
         lines = self._read(name, made_by).splitlines()
         for number, line in enumerate(lines, 1):
             with self._readable(f"{name}, line {number}"):
-                made = build(json.loads(line))
+                made = build(inputs.parsed(line))
             yield made
 
     @contextlib.contextmanager
@@ -170,7 +166,7 @@ class RunFiles:
 
     def _read(self, name: str, made_by: str) -> bytes:
         try:
-            return distributed.first(lambda: _bytes(self._at(name)))
+            return distributed.first(lambda: inputs.read(self._at(name)))
         except FileNotFoundError:
             raise UserError(
                 f"no {name} in {self.path}",
@@ -192,20 +188,13 @@ class _Readable:
         return self
 
     def __exit__(self, kind, error, trace):
-        damaged = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+        damaged = (ValueError, TypeError, LookupError, ArithmeticError)
         if isinstance(error, damaged) and not isinstance(error, UserError):
             raise UserError(
                 f"{self.path} is damaged ({type(error).__name__}: {error})",
                 "the file as mu wrote it",
                 "delete it and run its stage again",
             ) from None
-
-
-def checked(name: str) -> str:
-    """A name that may become that of a file; raises UserError for any other."""
-    if not _NAME.fullmatch(name):
-        raise UserError(f"the name {name!r}", "letters, digits, '.', '_' and '-'")
-    return name
 
 
 def _no_link(place: Path) -> None:
@@ -227,17 +216,6 @@ def _remove(target: Path, keep: tuple[str, ...]) -> None:
         shutil.rmtree(target)  # of links in it, the links alone
     else:
         target.unlink(missing_ok=True)
-
-
-def _bytes(source: Path) -> bytes:
-    size = source.stat().st_size
-    if size > _LARGEST:
-        raise UserError(
-            f"{source} has {size} bytes",
-            f"at most {_LARGEST}, far more than mu writes",
-            "delete it and run its stage again",
-        )
-    return source.read_bytes()
 
 
 def _write(target: Path, text: str) -> None:

@@ -83,6 +83,45 @@ def test_every_kind_of_localizer_and_selector_survives_json():
         assert decode(json.loads(json.dumps(encode(kind())))) == kind()
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("name", 3),
+        ("model", "gs://bucket/model"),
+        ("facts.path", 3),
+        ("facts.path", "\ud800"),
+        ("facts.heldout", float("nan")),
+        ("edit.steps", "6"),
+        ("edit.steps", True),
+        ("edit.steps", 1.5),
+        ("edit.learning_rate", [1e-3]),
+        ("edit.loss", None),
+        ("edit.loss", {"class": "mu_jax.sharding:Mesh"}),
+        ("recall", encode(Probes())),
+        ("localizers", []),
+        ("localizers.probes", None),
+        ("attack_seeds", [0, "1"]),
+        ("attack_seeds", 0),
+        ("attacks.relearn.how", "both"),
+        ("selections.flu.scores", {}),
+        ("text", {}),
+        ("surplus", 1),
+        ("mesh.data", 10**30),
+    ],
+    ids=str,
+)
+def test_a_setting_of_another_type_is_refused(tmp_path, path, value):
+    record = encode(Config("x"))
+    *parents, name = path.split(".")
+    inside = record
+    for parent in parents:
+        inside = inside[parent]
+    inside[name] = value
+    (tmp_path / "config.json").write_text(json.dumps({"config": record}))
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        read(tmp_path / "config.json")
+
+
 def test_tuples_survive_json():
     own = Config("x", selections={"a": Layers(mlp=(1, 2), attn=(0,)), "b": AllMLPs()})
     assert decode(json.loads(json.dumps(encode(own)))) == own

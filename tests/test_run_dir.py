@@ -22,7 +22,7 @@ SCORES = Scores(
     {Site(0, "mlp"): -1.5, Site(12, "head", 3): 1e-30, Site(1, "attn"): 0.1 + 0.2},
     {"mlp": [[0.1, 0.2], [0.3, 0.4]]},
     {"mlp": ["first", "last"]},
-    {"rows": 3, "first_interval": [1.0, 2.0]},
+    {"rows": 3, "metric": "KL", "direction": "noising", "interval": [1.0, 2.0]},
 )
 SELECTION = Selection(
     "flu", (("mlp/down", (1, 2)), ("mlp/gate", (1, 2))), 1234, "probe curve"
@@ -149,9 +149,11 @@ def test_a_stamp_goes_before_its_artefact_is_touched(run, artefact, audit):
 
 def test_samples_are_part_of_an_evaluation(run):
     run.stamp("evals/flu", "whole")
-    run.write_samples("flu", [{"said": "x"}])
+    names = ("model", "split", "prompt", "fact", "asked", "said")
+    said = [dict.fromkeys(names, "x")]
+    run.write_samples("flu", said)
     assert run.stamped("evals/flu") == ""
-    assert run.read_samples("flu") == [{"said": "x"}] and run.read_samples("late") == []
+    assert run.read_samples("flu") == said and run.read_samples("late") == []
 
 
 def test_what_is_measured_lies_in_files_of_its_own(run):

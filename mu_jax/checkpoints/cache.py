@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mu_jax import backends, inputs
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.checkpoints.source import Source
 from mu_jax.model import tokenizer
@@ -47,7 +48,7 @@ _VERSION = "5"
 def directory() -> Path:
     """Where converted models lie: $MU_JAX_CACHE or the user's cache directory."""
     chosen = os.environ.get("MU_JAX_CACHE") or platformdirs.user_cache_dir("mu_jax")
-    path = Path(chosen)
+    path = inputs.local(chosen, "MU_JAX_CACHE")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -57,6 +58,7 @@ def keep_programs() -> None:
 
     Unless $JAX_COMPILATION_CACHE_DIR says where they are kept.
     """
+    backends.load_programs_quietly()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(directory() / "compiled"))
 
@@ -151,7 +153,7 @@ def write(path: Path, source: Source, progress: Progress = silent) -> None:
 def read(path: Path) -> Entry | None:
     """What `write` put at `path`; None if absent, or not what its digests say."""
     try:
-        index = json.loads((path / _INDEX).read_text())
+        index = inputs.parsed(inputs.read(path / _INDEX))
         if index.pop("digest") != _of(index):
             return None
         spec = _spec(index["spec"])

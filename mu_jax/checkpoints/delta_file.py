@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mu_jax import inputs
 from mu_jax.checkpoints import pointer
 from mu_jax.checkpoints.delta import Change, Delta
 from mu_jax.errors import UserError
@@ -30,7 +31,6 @@ _KEY = re.compile(rf"(old|new)/({'|'.join((*ATTENTION, *MLP))})/(0|[1-9]\d{{0,3}
 _OLD = (np.float32, np.float16, ml_dtypes.bfloat16)
 _DAMAGE = (
     SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError,
-    RecursionError,
 )  # fmt: skip
 
 
@@ -80,8 +80,8 @@ def read(path: Path) -> Delta:
             if metadata.pop("digest", "") != _digest(metadata):
                 raise _altered(path, "its metadata")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        hashes = json.loads(metadata["hashes"])
-        provenance = dict(json.loads(metadata["provenance"]))
+        hashes = inputs.parsed(metadata["hashes"])
+        provenance = dict(inputs.parsed(metadata["provenance"]))
         for key in sorted(hashes.keys() | tensors.keys()):
             if key not in tensors or hashes.get(key) != _hash(tensors[key]):
                 raise _altered(path, key)

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from mu_jax import inputs
 from mu_jax.checkpoints import damage
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
@@ -61,6 +62,7 @@ def restore(
         for label, shape in wanted.items()
     }
     readable = damage.readable(path, "an edit's tensors as orbax wrote them", _AGAIN)
+    inputs.tree(path)  # nothing in it that never ends
     with readable, ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.metadata(path.absolute())
         found = getattr(stored, "item_metadata", stored)

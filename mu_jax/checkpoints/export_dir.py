@@ -20,13 +20,13 @@ def written(
     note: Mapping[str, Any],
     *,
     force: bool = False,
-    inputs: Iterable[Path] = (),
+    sources: Iterable[Path] = (),
 ) -> Iterator[Path]:
     """An empty folder beside `directory` that takes its place when all went well.
 
     Args:
       force: replace a folder that is not an export too.
-      inputs: what the export is made of: the directory may not be any of these, nor
+      sources: what the export is made of: the directory may not be any of these, nor
         hold one, nor lie in one.
 
     Raises:
@@ -34,7 +34,7 @@ def written(
         it is.
     """
     directory = directory.resolve()
-    _check(directory, force, [path.resolve() for path in inputs])
+    _check(directory, force, [path.resolve() for path in sources])
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = {"dir": directory.parent, "prefix": f".{directory.name}."}
     partial = Path(tempfile.mkdtemp(**beside))
@@ -52,11 +52,11 @@ def written(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check(directory: Path, force: bool, inputs: list[Path]) -> None:
-    for path in (Path.cwd().resolve(), *inputs):
+def _check(directory: Path, force: bool, sources: list[Path]) -> None:
+    for path in (Path.cwd().resolve(), *sources):
         if path.is_relative_to(directory):
             raise _misplaced(directory, "is or holds", path)
-    for path in inputs:
+    for path in sources:
         if directory.is_relative_to(path):
             raise _misplaced(directory, "lies in", path)
     if directory.exists() and not directory.is_dir():

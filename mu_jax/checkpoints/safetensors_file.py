@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mu_jax import inputs
 from mu_jax.checkpoints import pointer
 from mu_jax.errors import UserError
 
@@ -40,7 +41,7 @@ def places(path: Path) -> dict[str, Place]:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = inputs.parsed(file.read(length))
     except (SafetensorError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as safetensors ({error})",

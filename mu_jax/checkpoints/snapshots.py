@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mu_jax import distributed
+from mu_jax import distributed, inputs
 from mu_jax.checkpoints import damage
 from mu_jax.edits.editor import State
 from mu_jax.errors import UserError
@@ -128,6 +128,7 @@ class SnapshotFolder:
         if not self.path.exists():
             return b"0"
         with self._readable():
+            inputs.tree(self.path)
             names = [entry.name for entry in self.path.iterdir()]
         for name in names:
             if not _STEP.fullmatch(name) and _UNFINISHED not in name:

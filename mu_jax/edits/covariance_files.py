@@ -17,7 +17,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mu_jax import distributed
+from mu_jax import distributed, inputs
 from mu_jax.edits.covariance import Moment
 
 _NAME = "moment"
@@ -38,6 +38,7 @@ class MomentFolder:
     def get(self, layer: int, of: str) -> Moment | None:
         """The one kept of a layer, over the text that `of` names; None without one."""
         try:
+            inputs.regular(self._file(layer, of))
             with safe_open(self._file(layer, of), "numpy") as file:
                 moment, said = file.get_tensor(_NAME), file.metadata() or {}
         except (OSError, SafetensorError, KeyError, ValueError):

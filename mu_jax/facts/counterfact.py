@@ -4,6 +4,7 @@ import dataclasses
 import random
 from importlib import resources
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.facts import hub, published, table
 from mu_jax.facts.counterfact_formats import (
@@ -52,6 +53,7 @@ class CounterFact:
     seed: int = 0
 
     def __post_init__(self):
+        inputs.local(self.path or "", "facts.path")
         least_of = {"forget": 1, "parts": 1, "reserved": 0, "limit": 1}
         for name, least in least_of.items():
             value = getattr(self, name)

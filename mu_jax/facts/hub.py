@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.facts.table import SUFFIXES, Record, reason
 
@@ -34,6 +35,8 @@ def read(path: str, split: str | None = None) -> list[Record]:
       UserError: no such data set or split, no network, files of another kind, or a
         loading script (which is never run).
     """
+    if Path(path).is_dir():
+        inputs.tree(Path(path))  # nothing in it that never ends
     with tempfile.TemporaryDirectory() as cache:
         splits = _load(path, cache if Path(path).is_dir() else None)
         name = split or (next(iter(splits)) if len(splits) == 1 else "train")

@@ -13,10 +13,10 @@ The subject is where `{}` is; in a prompt that spells it out, at its last mentio
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.facts.mentions import find
 from mu_jax.facts.spacing import gap
@@ -137,8 +137,8 @@ class _Fields:
         if not isinstance(value, str) or not value.strip():
             return value or None
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
+            return inputs.parsed(value)
+        except ValueError as error:
             raise self.error(
                 f"{name} is {value[:40]!r} ({error})", "a list or an object in JSON"
             ) from None

@@ -4,6 +4,7 @@ import dataclasses
 import random
 from importlib import resources
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.facts.choice import Choice
 from mu_jax.facts.fewshot import FewShot
@@ -91,6 +92,7 @@ class Sports:
     seed: int = 0
 
     def __post_init__(self):
+        inputs.local(self.path or "", "facts.path")
         sports = [sport.strip() for sport in SPORTS if sport != " golf"]
         known = self.forget in sports
         if not (known if isinstance(self.forget, str) else self.forget >= 1):

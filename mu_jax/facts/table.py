@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
@@ -194,8 +195,8 @@ def _check(path: str, required: Sequence[str]) -> tuple[list[str], list[int]]:
 def _parse(text: str, path: str, line: int) -> Any:
     """What JSON text says that begins on `line` of its file."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return inputs.parsed(text)
+    except ValueError as error:
         if isinstance(error, json.JSONDecodeError):
             line += error.lineno - 1
         raise UserError(
@@ -206,16 +207,19 @@ def _parse(text: str, path: str, line: int) -> Any:
 
 
 def _present(path: str, kind: str) -> None:
-    if not Path(path).is_file():
+    """Raises UserError unless there is a plain file of a size that can be read."""
+    source = Path(path)
+    if not source.exists():
         raise UserError(
             f"no file {path}", f"the path of a {kind} file", "check the path's spelling"
         )
+    inputs.regular(source)
 
 
 def _text(path: str, kind: str) -> str:
     """The whole file, decoded."""
     _present(path, kind)
-    data = Path(path).read_bytes()
+    data = inputs.read(Path(path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.types import Tokenizer
 
@@ -26,6 +27,7 @@ class Text:
     heldout: float = 0.25
 
     def __post_init__(self):
+        inputs.local(self.path or "", "text.path")
         if self.length < 2:
             raise UserError(f"text.length = {self.length}", "at least 2 tokens")
         if not 0 < self.heldout < 1:
@@ -38,7 +40,7 @@ class Text:
         shipped = resources.files("mu_jax.facts") / "data/general_text.txt"
         source = Path(self.path) if self.path else Path(str(shipped))
         try:
-            text = source.read_text(encoding="utf-8")
+            text = inputs.read(source).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"cannot read {source} ({error})", "a text file in UTF-8"

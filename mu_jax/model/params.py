@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from penzai import pz
 
+from mu_jax.errors import UserError
 from mu_jax.model.specs import Spec
 from mu_jax.types import Sizes
 
@@ -140,7 +141,12 @@ def random(spec: Spec, seed: int, dtype=jnp.float32) -> Params:
 
 
 def take(params: Params, tensors: Mapping[str, tuple[int, ...]]) -> Params:
-    """The given layers of the given stacked tensors, as new arrays."""
+    """The given layers of the given stacked tensors, as new arrays.
+
+    Raises:
+      UserError: one that is not there; indexing would take another in its place.
+    """
+    _check(params, tensors)
     return {
         label: params[label][
             {"layer": pz.nx.wrap(np.asarray(layers)).tag("layer")}
@@ -153,7 +159,11 @@ def put(params: Params, tensors: Mapping[str, tuple[int, ...]], new: Params) -> 
     """`params` with those layers of those tensors replaced, cast to what they were.
 
     Leaves `params` as it is; tensors that are not named are shared, not copied.
+
+    Raises:
+      UserError: one that is not there; it would be dropped unseen.
     """
+    _check(params, tensors)
     out = dict(params)
     for label, layers in tensors.items():
         old = params[label]
@@ -163,3 +173,15 @@ def put(params: Params, tensors: Mapping[str, tuple[int, ...]], new: Params) -> 
         value = value.at[np.asarray(layers)].set(fresh)
         out[label] = pz.nx.wrap(value).tag("layer", *rest).order_as(*old.named_shape)
     return out
+
+
+def _check(params: Params, tensors: Mapping[str, tuple[int, ...]]) -> None:
+    for label, layers in tensors.items():
+        there = params[label].named_shape.get("layer", 0) if label in params else 0
+        for layer in layers:
+            if not 0 <= layer < there:
+                raise UserError(
+                    f"layer {layer} of {label!r}",
+                    f"one of the {there} layers of it that the model has",
+                    "the selection is of another model: select again",
+                )

@@ -6,13 +6,13 @@ older checkpoints have `special_tokens_map.json` and `added_tokens.json` for tha
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from tokenizers import AddedToken
 
+from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.types import Encoding, Tokenizer
 
@@ -83,8 +83,8 @@ def special(files: Mapping[str, bytes], eos: Any = None) -> Special:
 def parsed(name: str, data: bytes) -> dict[str, Any]:
     """The JSON object in a file of that name; raises UserError if it is none."""
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = inputs.parsed(data)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UserError(

@@ -5,7 +5,6 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mu_jax.errors import UserError
@@ -103,15 +102,6 @@ def _devices(whole: str, name: str) -> list[Any]:
             "choose a shape that exists",
         ) from None
     return list(found.devices)
-
-
-GOOGLE = "0x1ae0"
-"""The PCI vendor of TPU chips; JAX looks for them in the same way."""
-
-
-def here(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
-    """Whether this machine has a TPU."""
-    return any(v.read_text().strip() == GOOGLE for v in devices.glob("*/vendor"))
 
 
 def prepare() -> None:

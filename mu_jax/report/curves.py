@@ -27,7 +27,7 @@ def attacks(table: Table) -> list[Figure]:
     figure = Figure(figsize=(3.2 * len(panels) + 0.8, 3), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, name in zip(every, panels, strict=True):
-        mine = [a for a in found if a.attack == name]
+        mine = [a for a in found if a.attack == name and len(_steps(a)) > 1]
         for one in mine:
             color = ink(table.models)[one.model]
             steps, ats = zip(*_steps(one), strict=True)

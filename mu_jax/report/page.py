@@ -3,7 +3,7 @@
 import base64
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,15 +46,20 @@ def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
     Returns:
       The page's path.
     """
+    # All is read before any of it is drawn, which takes far longer.
+    facts, edited = run.read_facts(), _edited(run, config)
+    scores = {name: run.read_scores(name) for name in config.localizers}
+    histories = {name: run.read_history(name) for name in config.edited}
+    said = samples(run, (UNEDITED, *config.edited))
+    settings = run.read_json("config.json", "facts")
     table = tables.Table(rows)
-    results = list(_results(table, _edited(run, config)))
-    splits = [s for s in run.read_facts().splits if s != "reserved"]
+    results = list(_results(table, edited))
+    splits = [s for s in facts.splits if s != "reserved"]
     details = [g for split in splits if (g := tables.details(table, split))]
     details += [attacks.every_point(table, name) for name in attacks.names(table)]
-    scores = {name: run.read_scores(name) for name in config.localizers}
     agreement = findings.agreement(scores)
     pictures = [_section(name, found) for name, found in scores.items()]
-    pictures.append(_histories(run, config))
+    pictures.append(_histories(histories))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mu_jax.report", "."), autoescape=True
     )
@@ -65,9 +70,9 @@ def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
         details=details,
         pictures=[_shown(section) for section in pictures],
         agreement=agreement,
-        samples=samples(run, (UNEDITED, *config.edited)),
-        settings=run.read_json("config.json", "facts"),
-        facts=[k for k in run.read_facts().known if k.split == "forget"],
+        samples=said,
+        settings=settings,
+        facts=[k for k in facts.known if k.split == "forget"],
     )
     run.write_text("report.html", page)
     grids = [section.grid for section in results if section.grid]
@@ -90,11 +95,10 @@ def samples(run: RunDir, models: Sequence[str]) -> list[dict]:
     """What was said before and after, one record a question: {asked, said: {model}}."""
     out: dict[tuple[str, ...], dict] = {}
     for record in (record for name in models for record in run.read_samples(name)):
-        where = tuple(str(record.get(k)) for k in ("split", "prompt", "fact"))
-        entry = out.setdefault(
-            where, {"where": where, "asked": str(record.get("asked")), "said": {}}
-        )
-        entry["said"][str(record.get("model"))] = str(record.get("said"))
+        where = tuple(record[k] for k in ("split", "prompt", "fact"))
+        asked = {"where": where, "asked": record["asked"], "said": {}}
+        entry = out.setdefault(where, asked)
+        entry["said"][record["model"]] = record["said"]
     return list(out.values())
 
 
@@ -117,14 +121,10 @@ def _results(table: tables.Table, edited: dict[str, str]) -> Iterator[Section]:
             yield Section(grid.title, grid.caption, pictures, grid)
 
 
-def _histories(run: RunDir, config: Config) -> Section:
+def _histories(runs: Mapping[str, list[dict[str, float]]]) -> Section:
     """How the losses of the gradient edits went; other methods have other terms."""
-    runs = {
-        name: list(run.read_lines(f"edits/{name}/history.jsonl", "edit"))
-        for name in config.edited
-    }
     terms = {"step", *figures.TERMS}
-    like = {k: v for k, v in runs.items() if v and terms <= v[0].keys()}
+    like = {k: v for k, v in runs.items() if terms <= v[0].keys()}
     return Section(
         "The edits",
         "The terms of the loss, step by step.",

@@ -19,6 +19,7 @@ up to date is for `Run` to say; what several stages make of the files, `material
 
 from collections.abc import Callable
 
+from mu_jax import inputs
 from mu_jax.run import Run
 from mu_jax.stages.attack import attack
 from mu_jax.stages.edit import edit
@@ -46,6 +47,8 @@ STAGES: dict[str, Stage] = {**PIPELINE, "attack": attack, "mask": mask}
 
 def start(run: Run, stage: str) -> None:
     """Runs one stage, or the whole pipeline for `run`."""
+    inputs.ends(run.config.facts.path)
+    inputs.ends(run.config.text.path)
     names = list(PIPELINE) if stage == "run" else [stage]
     for number, name in enumerate(names, 1):
         doc = STAGES[name].__doc__ or ""

@@ -2,6 +2,8 @@
 
 from mu_jax import distributed
 from mu_jax import report as pages
+from mu_jax.errors import UserError
+from mu_jax.evals import EVALS
 from mu_jax.run import Run
 from mu_jax.types import UNEDITED, Row
 
@@ -11,6 +13,13 @@ def report(run: Run) -> None:
     for name in (UNEDITED, *run.config.edited):
         run.need(f"evals/{name}", "evaluate")
     rows = run.rows()
+    for name in (UNEDITED, *run.config.edited):
+        if not any(row.model == name and row.eval in EVALS for row in rows):
+            raise UserError(
+                f"no measurement of {name} in {run.dir.path}",
+                "what `mu evaluate` makes",
+                f"run: mu evaluate {run.dir.path} --force",
+            )
     distributed.first(lambda: _report(run, rows))
 
 

@@ -62,12 +62,12 @@ def test_what_an_export_is_made_of_is_left_alone(tmp_path, monkeypatch):
         if target.name == "link":
             target.symlink_to(base)
         with pytest.raises(UserError, match="is or holds"):
-            put(target, "no", force=True, inputs=[base])
+            put(target, "no", force=True, sources=[base])
     for target in (base / "inside", tmp_path / "link" / "inside"):
         with pytest.raises(UserError, match="lies in"):
-            put(target, "no", force=True, inputs=[base])
+            put(target, "no", force=True, sources=[base])
     with pytest.raises(UserError, match="is or holds"):
-        put(base, "no", inputs=[base / "file"])
+        put(base, "no", sources=[base / "file"])
     monkeypatch.chdir(base)
     with pytest.raises(UserError, match="is or holds"):
         put(base.parent, "no", force=True)

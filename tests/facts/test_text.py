@@ -51,6 +51,7 @@ def test_a_text_too_short_is_refused(tmp_path, text):
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 100)
-    for name in ("latin.txt", "nope.txt", "."):
-        with pytest.raises(UserError, match=r"cannot read .*UTF-8"):
+    said = dict.fromkeys(("latin.txt", "nope.txt"), r"cannot read .*UTF-8")
+    for name, words in {**said, ".": "is a folder; expected a plain file"}.items():
+        with pytest.raises(UserError, match=words):
             Text(path=str(tmp_path / name)).load(ToyTokenizer())

@@ -7,6 +7,7 @@ from typing import Any
 import xxhash
 from safetensors import SafetensorError, safe_open
 
+from mu_jax import inputs
 from mu_jax.checkpoints import pointer
 from mu_jax.errors import UserError
 from mu_jax.model.special import parsed
@@ -127,10 +128,7 @@ def content(folder: Path, name: str) -> bytes:
     path = own(folder, name)
     pointer.check(path)
     try:
-        size = path.stat().st_size
-        if size > _LARGEST_TEXT:
-            raise UserError(f"{path} has {size} bytes", f"at most {_LARGEST_TEXT}")
-        return path.read_bytes()
+        return inputs.read(path, _LARGEST_TEXT)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror})",

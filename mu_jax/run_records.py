@@ -1,0 +1,232 @@
+"""The records in a run's files, checked field by field: nothing read is trusted.
+
+Each function takes what JSON says and returns the record; it raises ValueError,
+TypeError or LookupError where that is not what mu writes, and says what is wrong.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mu_jax import inputs
+from mu_jax.types import Fact, Known, Row, Scores, Selection, Site
+
+LAYERS = 1024
+"""More layers than any model has."""
+UNITS = 1 << 24
+"""More heads or neurons than any layer has."""
+
+
+def fact(record: Any) -> Fact:
+    names = [f.name for f in dataclasses.fields(Fact) if f.name in mapping(record)]
+    fields = {name: record[name] for name in names}
+    for name, value in fields.items():
+        several = Fact.__dataclass_fields__[name].type == tuple[str, ...]
+        fields[name] = tuple(map(text, _list(value))) if several else text(value)
+    return Fact(**fields)
+
+
+def known(record: Any) -> Known:
+    return Known(
+        fact(record), text(record["split"]), float(number(record["probability"]))
+    )
+
+
+def asked(record: Any) -> tuple[Fact, float]:
+    return fact(record), float(number(record["probability"]))
+
+
+def row(record: Any) -> Row:
+    values = tuple(float(number(v)) for v in _list(mapping(record)["values"]))
+    made = Row(**{**record, "values": values})
+    for said in (made.split, made.prompt, made.metric, made.at, made.budget, made.note):
+        text(said)
+    for name in (made.model, made.eval):
+        _name(name)
+    whole(made.seed)
+    number(made.mean)
+    if (made.low is None) != (made.high is None):
+        raise ValueError("half an interval")
+    for end in (made.low, made.high):
+        number(0 if end is None else end)
+    if whole(made.n) != len(values) or not values:
+        raise ValueError(f"{len(values)} values of n = {made.n!r} facts")
+    return made
+
+
+def step(record: Any) -> dict[str, float]:
+    """One line of an edit's history."""
+    return {text(name): number(value) for name, value in mapping(record).items()}
+
+
+def sample(record: Any) -> dict[str, str]:
+    names = ("model", "split", "prompt", "fact", "asked", "said")
+    return {name: text(mapping(record)[name]) for name in names}
+
+
+def scores(record: Any) -> Scores:
+    made = Scores(**mapping(record))
+    values = {site(k): finite(v) for k, v in mapping(made.values).items()}
+    axes = mapping(made.axes)
+    for table, rows in mapping(made.tables).items():
+        columns = [text(name) for name in _list(axes[table])]
+        if not 0 < len(_list(rows)) <= LAYERS + 1:
+            raise ValueError(f"the table {table!r} of {len(rows)} rows")
+        if any(len(list(map(finite, _list(r)))) != len(columns) for r in rows):
+            raise ValueError(f"the table {table!r} is not as wide as its axis")
+    if axes.keys() != made.tables.keys():
+        raise ValueError("axes that are of no table")
+    _noted(text(made.method), mapping(made.notes))
+    missing = _TABLES.get(made.method, set()) - made.tables.keys()
+    if made.method == "probes" and not missing:
+        missing = _CURVES - set(axes["curves"])
+    if missing:
+        raise ValueError(f"no {min(missing)} in the tables of {made.method}")
+    return dataclasses.replace(made, values=values)
+
+
+def selection(record: Any) -> Selection:
+    made = Selection(**mapping(record))
+    tensors = tuple(
+        (text(label), tuple(_layer(i) for i in _list(layers)))
+        for label, layers in map(_list, _list(made.tensors))
+    )
+    for label, layers in tensors:
+        if not layers or list(layers) != sorted(set(layers)):
+            raise ValueError(f"the layers {list(layers)} of {label}")
+    labels = [label for label, _ in tensors]
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError("each tensor once, at least one")
+    if whole(made.n_params) < 0:
+        raise ValueError(f"{made.n_params} parameters")
+    _name(made.name), text(made.origin)
+    return dataclasses.replace(made, tensors=tensors)
+
+
+def stamps(record: Any) -> dict[str, str]:
+    return {text(k): text(v) for k, v in mapping(record).items()}
+
+
+# ---- parts of them
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{_brief(value)} is no object")
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{_brief(value)} is no text")
+    value.encode()  # half a surrogate pair could not be written again
+    return value
+
+
+def number(value: Any) -> float:
+    """A number; JSON's NaN and Infinity too: a broken model's loss is one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{_brief(value)} is no number")
+    if isinstance(value, int) and abs(value) > 1 << 64:
+        raise ValueError("a number too large")
+    return value
+
+
+def finite(value: Any) -> float:
+    if not math.isfinite(number(value)):
+        raise ValueError(f"{value} is not finite")
+    return float(value)
+
+
+def whole(value: Any) -> int:
+    if not isinstance(number(value), int):
+        raise TypeError(f"{_brief(value)} is no whole number")
+    return value
+
+
+def site(value: Any) -> Site:
+    made = Site.parse(text(value))
+    if str(made) != value or not made.kind or not 0 <= (made.unit or 0) < UNITS:
+        raise ValueError(f"{_brief(value)} is no place in a network")
+    _layer(made.layer)
+    return made
+
+
+def _list(value: Any) -> list:
+    if not isinstance(value, list):
+        raise TypeError(f"{_brief(value)} is no list")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not inputs.is_name(value):
+        raise ValueError(f"{_brief(value)} is no name")
+    return value
+
+
+def _layer(value: Any) -> int:
+    if not 0 <= whole(value) < LAYERS:
+        raise ValueError(f"layer {value}")
+    return value
+
+
+def _end(value: Any) -> str:
+    """An end of an edge: a component that writes, or the input of one that reads."""
+    if value in ("embed", "logits"):
+        return value
+    if site(value).unit is None and site(value).kind != "mlp":
+        raise ValueError(f"{_brief(value)} is no end of an edge")
+    return value
+
+
+def _edges(value: Any) -> None:
+    for writer, reader, strength in map(_list, _list(value)):
+        _end(writer), _end(reader), finite(strength)
+
+
+def _heads(value: Any) -> None:
+    if any(site(head).unit is None for head in _list(value)):
+        raise ValueError("a head without its number")
+
+
+def _span(value: Any) -> None:
+    low, high = map(finite, _list(value))
+    if low > high:
+        raise ValueError(f"the range {low} to {high}")
+
+
+def _groups(value: Any) -> None:
+    if whole(value) < 1:
+        raise ValueError(f"{value} groups of heads")
+
+
+def _brief(value: Any) -> str:
+    return repr(value)[:40]
+
+
+_ENDS = ("first", "last", "extraction_first", "extraction")
+_NOTED: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "probes": {
+        **dict.fromkeys(("subjects", "floor", "plateau", "chance"), finite),
+        **dict.fromkeys(_ENDS, _layer),
+        **dict.fromkeys(("first_interval", "last_interval"), _span),
+    },
+    "tracing": {"rows": whole, "metric": text},
+    "attribution": {"rows": whole, "metric": text, "direction": text},
+    "paths": {"rows": whole, "receiver": whole, "extraction_heads": _heads},
+    "edges": {"rows": whole, "steps": whole, "head_groups": _groups, "edges": _edges},
+}
+"""What the notes of each method have to say, as reports and selectors read them."""
+
+_TABLES = {"probes": {"curves"}, "paths": {"head", "mlp"}}
+_CURVES = {
+    f"{name}{end}"
+    for name in ("alone", "subject", "end", "control")
+    for end in ("", " low", " high")
+}
+
+
+def _noted(method: str, notes: Mapping[str, Any]) -> None:
+    for name, check in _NOTED.get(method, {}).items():
+        check(notes[name])
