@@ -5,15 +5,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_jax import benchmarks, compare, deltas, distributed, export, stages, sweep
+from mu_jax import (
+    benchmarks,
+    compare,
+    crew,
+    deltas,
+    distributed,
+    export,
+    stages,
+    sweep,
+)
 from mu_jax import config as configs
 from mu_jax.checkpoints import cache
 from mu_jax.config import Config
 from mu_jax.console import Console
-from mu_jax.distributed import Unreachable
+from mu_jax.crew import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
-from mu_jax.overrides import nearest, overridden
+from mu_jax.overrides import at_home, nearest, overridden
 from mu_jax.plan import chips
 from mu_jax.plan import command as plan
 from mu_jax.preemption import STATUS, Preempted
@@ -86,12 +95,19 @@ def main(argv: list[str] | None = None) -> int:
 
     Stopped from outside it is 130 (interrupted) or 143 (SIGTERM).
     """
+    status = _status(argv)
+    crew.end(status)
+    return status
+
+
+def _status(argv: list[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     if not chips.here():
         chips.prepare()  # or the compiler of `mu plan`, if installed, complains of it
     try:
-        return _command(argv, console)
+        with crew.as_one(Preempted):
+            return _command(argv, console)
     except UserError as error:
         console.finish()
         print(f"mu: {error}", file=sys.stderr)
@@ -130,6 +146,7 @@ def _command(argv: list[str], console: Console) -> int:
         return 0 if argv else 2
     stage, *rest = argv
     if stage in _TRAVEL:
+        distributed.alone()
         _TRAVEL[stage](rest, console)
         return 0
     names = [*stages.STAGES, "run", "sweep", "plan", *_TRAVEL]
@@ -156,7 +173,10 @@ def _command(argv: list[str], console: Console) -> int:
     config = overridden(configs.load(target), rest, f"mu {stage} {target}")
     runs = Path(options.get("--runs", "runs"))
     path = Path(target) if Path(target).is_dir() else runs / config.name
+    if path == Path(target):
+        config = at_home(config, rest, console.say)
     only = {name: options[name] for name in ("--edit", "--attack") if name in options}
+    distributed.alone()
     run = Run(config, RunDir(path), console, "--force" in options, only)
     with _compiling(config), run.preemption.watched():
         if _SEVERAL & options.keys():
