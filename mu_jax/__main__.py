@@ -8,6 +8,7 @@ from pathlib import Path
 from mu_jax import (
     benchmarks,
     compare,
+    crew,
     deltas,
     distributed,
     ending,
@@ -22,7 +23,7 @@ from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
-from mu_jax.overrides import nearest, overridden
+from mu_jax.overrides import at_home, nearest, overridden
 from mu_jax.plan import command as plan
 from mu_jax.preemption import Preempted
 from mu_jax.run import Run
@@ -101,11 +102,18 @@ def main(argv: list[str] | None = None) -> int:
 
     Stopped from outside it is 130, 141 or 143: see `ending`.
     """
+    status = _status(argv)
+    crew.end(status)
+    return status
+
+
+def _status(argv: list[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     try:
         try:
-            return _command(argv, console)
+            with crew.as_one(Preempted):
+                return _command(argv, console)
         finally:
             if sys.stdout:  # or a pipe that is closed would tell at exit
                 sys.stdout.flush()
@@ -123,6 +131,7 @@ def _command(argv: list[str], console: Console) -> int:
         return 0 if argv else 2
     stage, *rest = argv
     if stage in _TRAVEL:
+        distributed.alone()
         _TRAVEL[stage](rest, console)
         return 0
     names = [*stages.STAGES, "run", "sweep", "plan", *_TRAVEL]
@@ -153,7 +162,10 @@ def _command(argv: list[str], console: Console) -> int:
         raise UserError(
             f"mu {stage} --as {options['--as']}", "mu evaluate RUN --as DTYPE"
         )
+    if path == Path(target):
+        config = at_home(config, rest, console.say)
     only = {name: options[name] for name in _ONLY if name in options}
+    distributed.alone()
     run = Run(config, RunDir(path), console, "--force" in options, only)
     console.on_gone = run.preemption.note  # it saves and stops
     with _compiling(config), run.preemption.watched():

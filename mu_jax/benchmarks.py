@@ -13,7 +13,7 @@ from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals.harness import NAME, Harness, Loaded
 from mu_jax.journal import SCALARS
-from mu_jax.overrides import Parser
+from mu_jax.overrides import Parser, at_home
 from mu_jax.report import terminal
 from mu_jax.report.benchmarks import scores
 from mu_jax.report.tables import Table
@@ -79,7 +79,8 @@ def main(args: list[str], console: Console) -> None:
         include_path=said.include_path,
     )
     keep_programs()
-    run = Run(load(str(source)), RunDir(source), console, said.force)
+    config = at_home(load(str(source)), (), console.say)
+    run = Run(config, RunDir(source), console, said.force)
     rows = benchmark(run, harness, said.edit)
     named = [r.prompt for r in rows if r.prompt in harness.tasks]
     show(run, rows, named if set(named) == set(harness.tasks) else ())

@@ -44,6 +44,7 @@ from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.model.precision import Precision, products
 from mu_jax.records import decode
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Selector, Top
 from mu_jax.sharding import Mesh
@@ -119,6 +120,9 @@ class Config:
         the seeds of edits.
       mask: what `mu mask` learns and measures.
       dtype: of the frozen model; edited tensors are always float32.
+      precision: of matrix products: default, high or highest (see `model.precision`).
+        By default highest for float32, which is then float32 on a TPU too, and default
+        for bfloat16.
       mesh: how the devices are used; by default all of them for rows of batches.
       save_every: steps between two snapshots of a running edit, which is what an
         interruption costs at most.
@@ -171,6 +175,7 @@ class Config:
     attack_seeds: tuple[int, ...] = (0,)
     mask: MaskCurve = MaskCurve()
     dtype: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision | None = None
     mesh: Mesh = Mesh()
     save_every: int = 5
 
@@ -199,6 +204,7 @@ class Config:
                 raise UserError(f"{path} = {value}", "at least 1")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"dtype = {self.dtype!r}", "float32 or bfloat16")
+        products(self.dtype, self.precision)
         if UNEDITED in self.edited:
             raise UserError(f"a selection called {UNEDITED!r}", "another name")
         for name, baseline in self.baselines.items():
@@ -229,6 +235,11 @@ class Config:
     def edited(self) -> tuple[str, ...]:
         """The edited models: one a selection, then the baselines."""
         return (*self.selections, *self.baselines)
+
+    @property
+    def products(self) -> Precision:
+        """How exactly this run's matrix products are taken."""
+        return products(self.dtype, self.precision)
 
     def selection_of(self, name: str) -> str:
         """The selection that the edited model of this name starts from."""

@@ -1,6 +1,7 @@
 """`mu delta`: look at deltas, compare them, put them together, apply them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from mu_jax import inputs
 from mu_jax.checkpoints import delta, delta_file

@@ -15,19 +15,27 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mu_jax import crew
+from mu_jax.crew import Unreachable
 from mu_jax.errors import UserError
+
+_COUNTS = (
+    *("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"),
+    *("PMI_SIZE", "MEGASCALE_NUM_SLICES"),
+)
+_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+STARTERS = (*_COUNTS, *_HOSTS)
+"""Where what starts several processes says how many: a number, or their names. Of Slurm
+the step's tasks: a job may have more, of which none has been started."""
 
 _HEAD = 1024
 """Bytes of the first message, its length included; most things fit into it."""
-
-
-class Unreachable(RuntimeError):
-    """The other processes cannot be reached: the machines' fault, not the input's."""
 
 
 def start(
@@ -59,15 +67,28 @@ def start(
         raise UserError(
             f"process {process} of {processes}", f"a number from 0 to {processes - 1}"
         )
-    found = coordinator or "found by itself"
+    where = coordinator or "found by itself"
     missing = (
-        f"the other processes do not answer within {timeout} s (coordinator {found});"
+        f"the other processes do not answer within {timeout} s (coordinator {where});"
         " start the same command on every worker, and let them reach that port"
     )
     try:
         with _or_exit(timeout, missing):
+            found, several, index, local = _met(
+                coordinator, processes, process, timeout
+            )
+        if index == 0 and several > 1:
+            crew.keep_store(found, several)
+        with _or_exit(timeout, missing):
             jax.distributed.initialize(
-                coordinator, processes, process, initialization_timeout=timeout + 60
+                found,
+                several,
+                index,
+                local,
+                cluster_detection_method="deactivate",
+                initialization_timeout=timeout + 60,
+                # JAX's own store, which nobody asks where there is ours
+                coordinator_bind_address="127.0.0.1:0" if several > 1 else None,
             )
     except ValueError as error:
         raise UserError(
@@ -77,7 +98,49 @@ def start(
         ) from None
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise Unreachable(f"the processes cannot meet at {found} ({reason})") from None
+        if isinstance(error, Unreachable):
+            raise
+        raise Unreachable(f"the processes cannot meet at {where} ({reason})") from None
+    if several > 1:
+        crew.muster(index, several)
+
+
+def _met(
+    coordinator: str | None, processes: int | None, process: int | None, timeout: int
+) -> tuple[str, int, int, Any]:
+    """Where the processes meet, how many they are, which is this, and its devices.
+
+    What is not given is found as JAX finds it.
+    """
+    from jax._src.clusters import ClusterEnv  # initialize tells nobody what it found
+
+    given = coordinator, processes, process, None
+    found: Any = ClusterEnv.auto_detect_unset_distributed_params(*given, None, timeout)
+    for value, what in zip(found, ("coordinator", "number", "process"), strict=False):
+        if value is None:
+            raise ValueError(f"nothing says who the others are (no {what})")
+    return found
+
+
+def alone() -> None:
+    """Raises UserError if this process is one of several that have not joined.
+
+    Each would take itself for the one that writes.
+    """
+    if jax.distributed.is_initialized():
+        return
+    names = {name: os.environ.get(name, "").split(",") for name in _HOSTS}
+    found = {name: _number(name) or 1 for name in _COUNTS}
+    found |= {name: len(list(filter(None, hosts))) for name, hosts in names.items()}
+    said = next((name for name, n in found.items() if n > 1), "")
+    several = found[said] if said else jax.process_count()  # libtpu knows its slice
+    if several > 1:
+        raise UserError(
+            f"one of {several} processes {f'({said})' if said else 'of a TPU slice'},"
+            " on its own",
+            "all of them as one run, or a single one",
+            "add --distributed on every worker; see scripts/tpu_pod.sh",
+        )
 
 
 def is_writer() -> bool:

@@ -17,7 +17,7 @@ import signal
 
 import jax
 
-from mu_jax.distributed import Unreachable
+from mu_jax.crew import Unreachable
 from mu_jax.errors import UserError
 from mu_jax.preemption import STATUS, Preempted
 

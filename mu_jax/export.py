@@ -20,6 +20,7 @@ from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
+from mu_jax.overrides import at_home
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
@@ -189,7 +190,8 @@ def main(args: list[str], console: Console) -> None:
     directory = inputs.local(words[1], "the export")
     if not source.is_dir():
         raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
-    run = Run(load(str(source)), RunDir(source), console, flags["--force"])
+    config = at_home(load(str(source)), (), console.say)
+    run = Run(config, RunDir(source), console, flags["--force"])
     chosen = options["--edit"], options["--dtype"]
     export(run, to, directory, *chosen, rounded=flags["--rounded"])
 

@@ -18,6 +18,7 @@ from mu_jax.digests import digest
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
+from mu_jax.model.precision import Precision, products
 from mu_jax.model.specs import Spec, spec
 from mu_jax.model.tokenizer import from_files
 from mu_jax.sharding import Layout
@@ -41,6 +42,7 @@ def load(
     name: str,
     *,
     dtype: str = "float32",
+    precision: Precision | None = None,
     layout: Layout | None = None,
     progress: Progress = silent,
 ) -> Model:
@@ -56,6 +58,8 @@ def load(
         checkpoint (orbax) with its tokenizer.model; or `tiny`, `tiny-gemma1`,
         `tiny-gemma2`, `tiny-llama3` (random).
       dtype: of the matrices, `float32` or `bfloat16`; norms are float32.
+      precision: of matrix products, see `model.precision`; by default "highest" for
+        float32, so that it is float32 on a TPU too, and "default" for bfloat16.
       layout: where they live; None: all on the default device.
       progress: told what is being done.
 
@@ -64,13 +68,14 @@ def load(
         Gemma 1, 2, 3 or Llama 3.
     """
     backends.load_programs_quietly()  # if the caller keeps them
-    path = _local(name)
+    path, exactly = _local(name), products(dtype, precision)
     if official_dir.is_checkpoint(path):
-        return _official(path, dtype, layout, progress)
+        return _official(path, dtype, exactly, layout, progress)
     source = _source(name, progress)
     tokenizer = source.tokenizer()  # a missing one is said before the long part
     params = place(source, layout, dtype, progress)
-    network, origin = Network(source.spec, layout), getattr(source, "path", None)
+    network = Network(source.spec, layout, exactly)
+    origin = getattr(source, "path", None)
     return Model(source.spec.name, network, params, tokenizer, origin)
 
 
@@ -129,12 +134,17 @@ def _source(name: str, progress: Progress) -> Source:
 
 
 def _official(
-    path: Path, dtype: str, layout: Layout | None, progress: Progress
+    path: Path,
+    dtype: str,
+    precision: Precision,
+    layout: Layout | None,
+    progress: Progress,
 ) -> Model:
     """An official checkpoint, through the `gemma` package."""
     tokenizer = from_files({official_dir.TOKENIZER: official_dir.tokenizer(path)})
     spec, params = official_dir.load(path, layout, dtype, progress=progress)
-    return Model(spec.name, Network(spec, layout), params, tokenizer, path)
+    network = Network(spec, layout, precision)
+    return Model(spec.name, network, params, tokenizer, path)
 
 
 def _converted(path: Path, digest: str, progress: Progress) -> Source:

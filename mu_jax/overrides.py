@@ -10,12 +10,15 @@ import dataclasses
 import difflib
 import io
 import re
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+import jax
 import tyro
 
 from mu_jax.config import Config
 from mu_jax.errors import UserError
+from mu_jax.sharding import Mesh
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +64,23 @@ def overridden(config: Config, args: list[str], prog: str) -> Config:
             nearest(unknown[0].partition("=")[0], flags) or f"see: {prog} --help",
         )
     return found
+
+
+def at_home(config: Config, args: Iterable[str], say: Callable[[str], None]) -> Config:
+    """The config of a run directory, with a mesh for the devices that are here.
+
+    The mesh belongs to the machine that made the run. One that the command line names
+    stays, and is refused later if it does not fit.
+    """
+    devices = jax.device_count()
+    if config.mesh.fits(devices) or any(word.startswith("--mesh") for word in args):
+        return config
+    mesh = Mesh()
+    say(
+        f"  the run's mesh ({config.mesh}) does not fit {devices} device(s): taking"
+        f" {mesh.layout()}"
+    )
+    return dataclasses.replace(config, mesh=mesh)
 
 
 def _paths(value, prefix: str = "") -> list[str]:

@@ -60,11 +60,12 @@ class Run:
         Loading is no safe point: one process converts while the others wait.
         """
         c = self.config
-        key = json.dumps([c.model, c.dtype, encode(c.mesh)])
+        key = json.dumps([c.model, c.dtype, c.products, encode(c.mesh)])
         if key not in self.loaded:
             self.loaded[key] = load(
                 c.model,
                 dtype=c.dtype,
+                precision=c.products,
                 layout=self.layout,
                 progress=self.console.progress,
             )
@@ -123,6 +124,7 @@ class Run:
             "config": encode(self.config),
             "versions": self.versions,
             "commit": commit,
+            "products": self.config.products,
             "mesh": dict(self.config.mesh.layout().mesh.shape),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "processes": jax.process_count(),
@@ -253,7 +255,7 @@ class Run:
         """What a model's numbers depend on, whatever they are asked."""
         c = self.config
         known = self._input(f"model {c.model}", lambda: identity(c.model))
-        return [c.model, known, c.dtype, self.versions["mu_jax"]]
+        return [c.model, known, c.dtype, c.products, self.versions["mu_jax"]]
 
     def contents(self, path: str | None) -> str:
         """A digest of an input file or folder, as it was when this was first asked."""

@@ -9,21 +9,24 @@
 Arrays name their axes, so two tables say all: one for weights and one for activations.
 An axis that the devices do not divide evenly stays whole (multi-query attention has one
 head group: its query heads are spread instead), and no mesh axis is used twice in one
-array. Embedding tables are spread by vocabulary over fsdp and tensor together, and so
-are logits: a table is never gathered.
+array. Rows of a batch are filled up until the devices divide them (see `filled`); the
+prefix that all of them share is computed on every device that has rows. Embedding
+tables are spread by vocabulary over fsdp and tensor together, and so are logits: a
+table is never gathered.
 
 XLA's partitioner does the rest (GSPMD; axes are of type Auto, which Penzai needs). On
 several hosts the same program runs on all of them.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from penzai import pz
 
@@ -77,6 +80,11 @@ class Mesh:
         pairs = zip(AXES, dataclasses.astuple(self), strict=True)
         return " x ".join(f"{axis} {n}" for axis, n in pairs)
 
+    def fits(self, devices: int) -> bool:
+        """Whether so many devices can be used in this way."""
+        size = math.prod(dataclasses.astuple(self))
+        return size == devices if size > 0 else devices % -size == 0
+
     def layout(self, devices: Any = None) -> "Layout":
         """This mesh over `devices` (by default all there are).
 
@@ -95,7 +103,8 @@ class Mesh:
                 "set --mesh.data, --mesh.fsdp and --mesh.tensor",
             )
         auto = (AxisType.Auto,) * len(AXES)
-        return Layout(jax.sharding.Mesh(devices.reshape(sizes), AXES, axis_types=auto))
+        placed = _placed(list(devices.flat), sizes)
+        return Layout(jax.sharding.Mesh(placed, AXES, axis_types=auto))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +146,28 @@ class Layout:
 
         return jax.tree.map(put, tree)
 
+    def filler(self, rows: int, rules: Rules = ACTIVATIONS) -> int:
+        """How many rows more make every device compute as few as it can.
+
+        None where that is one row, or where the devices divide them.
+        """
+        axis = next(name for name in ("batch", "0") if name in rules)
+        devices = math.prod(self.mesh.shape[name] for name in rules[axis])
+        (each,) = self._sharding({axis: rows}, rules).shard_shape((rows,))
+        return -rows % devices if each > -(-rows // devices) else 0
+
+    def filled(self, array: Any, axis: int = 0, rules: Rules = ACTIVATIONS) -> Any:
+        """Inside a program: the array with copies of its last row behind it.
+
+        Whatever is made of them has to be cut off; nothing then depends on them, and
+        their gradient is exactly 0.
+        """
+        more = self.filler(array.shape[axis], rules)
+        if not more:
+            return array
+        widths = [(0, more if i == axis else 0) for i in range(array.ndim)]
+        return jnp.pad(array, widths, mode="edge")
+
     def spread(self, shape: tuple[int, ...], axis: int = 0) -> NamedSharding:
         """Where an array lies whose axis number `axis` is `batch`."""
         names = ["batch" if i == axis else str(i) for i in range(len(shape))]
@@ -154,6 +185,29 @@ class Layout:
                     used.add(mesh_axis)
             parts.append(chosen or None)
         return NamedSharding(self.mesh, PartitionSpec(*parts))
+
+
+def _placed(devices: list[Any], sizes: list[int]) -> np.ndarray:
+    """The devices in a mesh whose neighbours are neighbours on the machine.
+
+    As JAX knows each kind of TPU: axes, the last of which talks most, go along links of
+    the torus. Of several slices, rows of batches are spread over them first.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if devices[0].platform != "tpu" or len(devices) == 1:
+        return np.asarray(devices).reshape(sizes)
+    if slices == 1:
+        return mesh_utils.create_device_mesh(
+            sizes, devices, allow_split_physical_axes=True
+        )
+    outer, left = [], slices
+    for size in sizes:
+        outer.append(math.gcd(size, left))
+        left //= outer[-1]
+    inner = [size // n for size, n in zip(sizes, outer, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(
+        inner, outer, devices, allow_split_physical_axes=True
+    )
 
 
 def fetch(tree: Any, *, exact: bool = False) -> Any:

@@ -49,6 +49,18 @@ def share(tree) -> float:
     return max(held.values()) / sum(array.nbytes for array in arrays)
 
 
+def work(model, rows: int) -> float:
+    """FLOPs of one device for a forward pass over so many rows, logits included."""
+
+    def logits(params, tokens):
+        stream, _ = model.network.stream(params, tokens)
+        return model.network.logits(params, stream[:, -1])
+
+    tokens = np.ones((rows, 12), np.int32)
+    compiled = jax.jit(logits).lower(model.params, tokens).compile()
+    return compiled.cost_analysis()["flops"]
+
+
 def measure(model) -> dict[str, np.ndarray]:
     source = mu.Sports(forget=8)
     facts = source.split([(fact, 1.0) for fact in source.load()[:40]])
@@ -84,6 +96,7 @@ def measure(model) -> dict[str, np.ndarray]:
         "change mlp/down": after - before,
         "answers": answers(edited, facts.forget, train, 8)["p_injected"],
         "shares": np.array(shares),
+        "work": np.array([work(model, rows) for rows in (16, 18)]),
     }
 
 

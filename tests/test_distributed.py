@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import small_run
 
 from mu_jax import distributed
+from mu_jax.__main__ import main
 from mu_jax.errors import UserError
 from mu_jax.preemption import STATUS
 from mu_jax.run_dir import RunDir
@@ -26,6 +28,8 @@ def batch(self, step, *args):
 gradient.GradientEdit.batch = batch
 """
 """SIGTERM while the third step is made, which is saved because of that alone."""
+
+MESH = ("--mesh.data", "2", "--mesh.fsdp", "2")
 
 TALK = """
 import sys, jax
@@ -60,6 +64,9 @@ except UserError as seen:
 else:
     raise AssertionError
 """
+
+
+ELSEWHERE = "the run's mesh (data 2 x fsdp 2 x tensor 1) does not fit 1 device(s)"
 
 
 def close(run, other) -> None:
@@ -100,7 +107,7 @@ def near(a, b) -> None:
 def several(small, tmp_path_factory):
     """Begun by two processes of two devices, one told to stop; ended by four of one."""
     runs = tmp_path_factory.mktemp("several")
-    args = ["run", str(small[0]), "--runs", str(runs)]
+    args = ["run", str(small[0]), "--runs", str(runs), *MESH]
     cache = small[0].parent / "cache"
     crew = small_run.together(args, cache, 2, 2, scripts=("", TOLD))
     said = [small_run.ended(process, STATUS) for process in crew]
@@ -123,19 +130,33 @@ def test_several_processes_find_what_one_finds(small, several):
     names = [sorted(p.name for p in r.rglob("*.*")) for r in (run, small[1])]
     assert {*names[0]} ^ {*names[1]} <= {f"ocdbt.process_{i}" for i in (1, 2, 3)}
     made = json.loads((run / "config.json").read_text())
-    assert made["processes"] == 4 and made["mesh"] == {
-        "data": 4,
-        "fsdp": 1,
-        "tensor": 1,
-    }
+    assert made["processes"] == 4
+    assert made["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert made["devices"].startswith("4 x")
 
 
 def test_one_process_goes_on_where_two_were_stopped(small, several):
     run = several / "stopped" / "small"
     process = small_run.start(["edit", str(run)], small[0].parent / "cache")
-    assert "going on behind step 3\n" in small_run.ended(process)
+    said = small_run.ended(process)
+    assert "going on behind step 3\n" in said and said.count(ELSEWHERE) == 1
     same_edit(small[1], run)
+
+
+def test_a_run_of_four_devices_is_used_on_one(small, several, tmp_path, capsys):
+    """Its mesh is that of the machine that made it; one that is asked for must fit."""
+    run, cache = tmp_path / "small", small[0].parent / "cache"
+    shutil.copytree(several / "small", run)
+    for args in (
+        ["export", str(run), "--to", "delta", str(tmp_path / "out")],
+        ["attack", str(run), "--attack", "quantize"],
+    ):
+        said = small_run.ended(small_run.start(args, cache))
+        assert said.count(ELSEWHERE) == 1
+    assert (tmp_path / "out").is_dir()
+    assert any(row.eval == "quantize" for row in RunDir(run).read_rows())
+    assert main(["attack", str(run), "--mesh.fsdp", "3"]) == 2
+    assert "mesh data -1 x fsdp 3 x tensor 1 on" in capsys.readouterr().err
 
 
 def test_what_processes_tell_one_another():
@@ -230,3 +251,45 @@ def test_alone_nothing_is_asked_of_anybody():
     assert distributed.first(functools.partial(dict, {})) == b""
     assert distributed.agree(True) and not distributed.agree(False)
     distributed.same("x", "things")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "several"),
+    [
+        ("SLURM_STEP_NUM_TASKS", "4", 4),
+        ("OMPI_COMM_WORLD_SIZE", "2", 2),
+        ("JAX_NUM_PROCESSES", "2", 2),
+        ("MEGASCALE_NUM_SLICES", "2", 2),
+        ("TPU_WORKER_HOSTNAMES", "a,b,c,d", 4),
+        ("SLURM_STEP_NUM_TASKS", "1", 1),
+        ("SLURM_NTASKS", "4", 1),  # of a job in which no step has begun
+        ("TPU_WORKER_HOSTNAMES", "localhost", 1),
+        ("TPU_WORKER_HOSTNAMES", "", 1),
+    ],
+)
+def test_one_of_several_does_not_run_on_its_own(monkeypatch, name, value, several):
+    for other in distributed.STARTERS:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    if several == 1:
+        return distributed.alone()
+    with pytest.raises(UserError) as caught:
+        distributed.alone()
+    said = str(caught.value)
+    assert f"one of {several} processes ({name})" in said and "--distributed" in said
+
+
+def test_a_slice_knows_how_many_hosts_it_has(monkeypatch):
+    """Where nothing in the environment says so, as on the virtual machines of a TPU."""
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(UserError, match="one of 4 processes of a TPU slice"):
+        distributed.alone()
+
+
+def test_a_command_on_one_of_several_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    for args in (["run", "configs/tiny.py", "--runs", str(tmp_path)], ["export", "x"]):
+        assert main(args) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("mu: one of 2 processes") and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,8 @@ The devices are simulated, in a process of their own (`sharded_run.py`), since t
 number is fixed when jax starts.
 """
 
+import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -12,11 +14,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 
+import mu_jax as mu
 from mu_jax.errors import UserError
+from mu_jax.plan.chips import prepare
 from mu_jax.sharding import Mesh
 
-MESHES = ("1x2x1", "1x2x2", "2x1x4")
+UNEVEN = "3x2x1"
+"""Its devices divide no batch here: 16 rows of an edit, 8 of text, 4 of tracing."""
+MESHES = ("1x2x1", "1x2x2", "2x1x4", UNEVEN)
 """data x fsdp x tensor. 2 head groups do not divide by 4; the query heads do."""
 
 
@@ -69,6 +76,53 @@ def test_every_device_holds_its_part(found, mesh):
     # Whole on every device: norms, and keys where their heads do not divide.
     assert np.all(shares >= 1 / (fsdp * tensor))
     assert np.all(shares < 1.5 / (fsdp * tensor))
+
+
+def test_what_fills_a_step_is_known(tiny):
+    """16 + 24 rows of an edit on 16 devices: 8 more, and 14 to 2 of text."""
+    layout = Mesh(1, 16, 1).layout(slice_of("v5e:4x4"))
+    network = dataclasses.replace(tiny.network, layout=layout)
+    assert mu.GradientEdit().fillers(network) == 8 + 14
+    assert mu.GradientEdit(accumulate=2).fillers(network) == 2 * (12 + 0)
+    assert mu.GradientEdit().fillers(tiny.network) == 0
+
+
+def test_no_device_computes_the_rows_of_others(found):
+    """16 rows on six devices are three rows each, as 18 are; not all 16, nor 8."""
+    sixteen, eighteen = found[UNEVEN]["work"]
+    assert sixteen < 1.05 * eighteen
+    assert eighteen < 0.25 * found["1x1x1"]["work"][1]
+
+
+def slice_of(name: str, **how):
+    """The devices of a topology, as the TPU's compiler knows them."""
+    prepare()
+    found = topologies.get_topology_desc(platform="tpu", topology_name=name, **how)
+    return list(found.devices)
+
+
+def links(a, b) -> int:
+    """From one chip to another, on a grid that is not closed."""
+    return sum(abs(x - y) for x, y in zip(a.coords, b.coords, strict=True))
+
+
+def test_a_ring_of_chips_is_a_ring_on_the_machine():
+    ring = Mesh(1, 16, 1).layout(slice_of("v5e:4x4")).mesh.devices.ravel()
+    assert {links(ring[i - 1], ring[i]) for i in range(16)} == {1}
+
+
+def test_neighbours_of_a_mesh_are_neighbours_on_the_machine():
+    grid = Mesh(1, 4, 4).layout(slice_of("v5e:4x4")).mesh.devices[0]
+    for line in (*grid, *grid.T):
+        assert [links(a, b) for a, b in itertools.pairwise(line)] == [1, 1, 1]
+
+
+def test_several_slices_share_the_rows():
+    """What lies between them is slow: along it weights are not gathered."""
+    two = slice_of("v5e:2x2", num_slices=2)
+    for sizes in ((2, 4, 1), (2, 2, 2), (8, 1, 1)):
+        halves = np.split(Mesh(*sizes).layout(two).mesh.devices, 2)
+        assert [{d.slice_index for d in half.flat} for half in halves] == [{0}, {1}]
 
 
 def test_rules_leave_whole_what_does_not_divide():

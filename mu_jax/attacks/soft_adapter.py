@@ -13,6 +13,7 @@ Xavier-uniform as one matrix, W and D uniform within 1/sqrt(d).
 """
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mu_jax.attacks.soft_prompt import SoftPrompt, Trained
+from mu_jax.model.precision import EXACT
 from mu_jax.model.specs import Spec
 
 
@@ -71,11 +73,12 @@ class SoftAdapter(SoftPrompt):
         self, trained: Trained, entering: Float[Array, "batch seq embedding"]
     ) -> Float[Array, "batch seq embedding"]:
         """MHA(W x, K, V)."""
-        t = trained
-        query = entering.astype(jnp.float32) @ t["W"] @ t["A"]
-        key, value = t["K"] @ t["B"], t["V"] @ t["C"]
-        weights = jax.nn.softmax(query @ key.T * query.shape[-1] ** -0.5, axis=-1)
-        return (weights @ value @ t["D"]).astype(entering.dtype)
+        t, dot = trained, functools.partial(jnp.matmul, precision=EXACT)
+        query = dot(dot(entering.astype(jnp.float32), t["W"]), t["A"])
+        key, value = dot(t["K"], t["B"]), dot(t["V"], t["C"])
+        near = dot(query, key.T) * query.shape[-1] ** -0.5
+        weights = jax.nn.softmax(near, axis=-1)
+        return dot(dot(weights, value), t["D"]).astype(entering.dtype)
 
     def project(self, trained: Trained) -> Trained:
         """The rows of K and V within `norm`."""

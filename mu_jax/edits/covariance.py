@@ -20,6 +20,7 @@ from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params
+from mu_jax.model.precision import EXACT
 from mu_jax.sharding import fetch
 from mu_jax.types import Progress, silent
 
@@ -133,8 +134,7 @@ def _sums(
     _, reads = network.stream(params, text, read=("neuron",))
     keys = reads["neuron"][layers][:, :, 1:].astype(jnp.float32)
     keys = keys * real[None, :, None, None].astype(keys.dtype)
-    exact = jax.lax.Precision.HIGHEST
-    return jnp.einsum("lbsn,lbsm->lnm", keys, keys, precision=exact)
+    return jnp.einsum("lbsn,lbsm->lnm", keys, keys, precision=EXACT)
 
 
 class Inverse:

@@ -251,6 +251,16 @@ class Descent:
             return batch
         return network.layout.rows(batch, axis=int(self.accumulate > 1))
 
+    def fillers(self, network: Network) -> int:
+        """How many rows a step computes only because the devices do not divide its own.
+
+        They count for nothing; batches that are larger by as many cost no more.
+        """
+        parts = self.accumulate
+        asked = (self.forget_batch + self.retain_batch) // parts
+        both = (asked, self.text_batch // parts)
+        return parts * sum(network.whole(rows) - rows for rows in both)
+
     @property
     def forget_rows(self) -> int:
         """How many rows of a part are to be forgotten; they come first."""

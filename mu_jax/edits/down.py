@@ -16,6 +16,7 @@ from penzai import pz
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.params import Params, put, take
+from mu_jax.model.precision import EXACT
 from mu_jax.types import Selection, Tensor
 
 LABEL = "mlp/down"
@@ -76,7 +77,7 @@ def _add(
     right: Float[Tensor, "fact embedding"],
 ) -> pz.nx.NamedArray:
     axes = ("layer", "neurons", "embedding")
-    change = jnp.matmul(left.T, right, precision=jax.lax.Precision.HIGHEST)
+    change = jnp.matmul(left.T, right, precision=EXACT)
     array = stack.unwrap(*axes)
     array = array.at[index].add(change.astype(array.dtype))
     return pz.nx.wrap(array).tag(*axes)

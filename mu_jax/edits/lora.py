@@ -9,6 +9,7 @@ no dropout: a change of weights has no activations of its own to drop.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from penzai import pz
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, summed, take
+from mu_jax.model.precision import EXACT
 from mu_jax.types import Selection
 
 
@@ -58,8 +60,9 @@ class LoRA(GradientEdit):
     def tensors(self, trained: Params, params: Params, selection: Selection) -> Params:
         """The selected matrices with their changes added; float32."""
         scale, out = self.alpha / self.rank, {}
+        dot = functools.partial(jnp.dot, precision=EXACT)
         for label, base in take(params, dict(selection.tensors)).items():
             a, b = (trained[f"{label}.{end}"].untag("rank") for end in ("in", "out"))
-            change = pz.nx.nmap(jnp.dot)(a, b) * scale
+            change = pz.nx.nmap(dot)(a, b) * scale
             out[label] = (base.astype(jnp.float32) + change).order_like(base)
         return out

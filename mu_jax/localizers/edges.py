@@ -44,6 +44,7 @@ from mu_jax.localizers.patching import (
 )
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
+from mu_jax.model.precision import EXACT
 from mu_jax.model.specs import Spec
 from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
@@ -141,13 +142,14 @@ class EdgeAttribution:
         runs = list(corruptions(model, clean, corrupt, self.corruption, prefix))
         path = midpoints(self.steps) or [0.0]
         total, done = len(clean.tokens), 0
+        size = model.network.whole(self.batch)  # on a mesh
         parts = total * len(runs) * len(path)
         progress("edge attribution", 0, parts)
         sums, totals = np.zeros(()), np.zeros(2)
         dtype = model.params["embedder"].dtype
         for corrupted in runs:
-            for index, n in batches(total, self.batch):
-                real = (np.arange(self.batch) < n).astype(dtype)
+            for index, n in batches(total, size):
+                real = (np.arange(size) < n).astype(dtype)
                 for t in path:
                     scores, ends = _scores(
                         model.network,
@@ -194,7 +196,8 @@ def _scores(
     other = network.embeddings(params, corrupt.prompts.tokens[:, prefix:])
     step = other - first + (0 if corrupt.noise is None else corrupt.noise)
     reference = metric.reference(network, params, ends)
-    judge = lambda at: metric(network, params, at, asked, reference) @ real
+    of = functools.partial(jnp.einsum, precision=EXACT)
+    judge = lambda at: of("b,b->", metric(network, params, at, asked, reference), real)
     pull, reads = _gradients(network, params, clean, t * step, judge, prefix)
     change = jax.tree.map(jnp.subtract, after, before)
     written = _written(network, params, step, change, reads["head"])
@@ -203,11 +206,11 @@ def _scores(
     def into(layer):
         """[writer, reader] the edges into one layer."""
         pulled = _pulled(network, params, layer, entering, pull, asked, prefix)
-        return jnp.einsum("wbse,rbse->wr", written, pulled)
+        return of("wbse,rbse->wr", written, pulled)
 
     edges = jax.lax.map(into, jnp.arange(network.spec.layers))
     edges = jnp.moveaxis(edges, 0, 1).reshape(len(written), -1)
-    final = jnp.einsum("wbse,bse->w", written, pull["resid"][-1])
+    final = of("wbse,bse->w", written, pull["resid"][-1])
     return (
         jnp.concatenate([edges, final[:, None]], axis=1),
         jnp.stack([judge(ends), judge(corrupt_ends)]),
@@ -289,7 +292,7 @@ def _pulled(
 def _one_by_one(heads: Array) -> Array:
     """[head, batch, rest, head, projection]: each head's part alone."""
     alone = jnp.eye(heads.shape[2], dtype=heads.dtype)
-    return jnp.einsum("bshp,nh->nbshp", heads, alone)
+    return jnp.einsum("bshp,nh->nbshp", heads, alone, precision=EXACT)
 
 
 def _names(spec: Spec) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params
+from mu_jax.model.precision import EXACT
 from mu_jax.types import Prompts
 
 Ends = Float[Array, "*cell batch embedding"]
@@ -63,7 +64,8 @@ class LogitDiff(Metric):
         logits = _float(network.logits_of(params, ends, chosen))
         share = lambda which: which / which.sum(axis=1, keepdims=True)
         signs = share(is_answer) - share(~is_answer)
-        return jnp.einsum("...bo,bo->...b", logits, signs.astype(logits.dtype))
+        signs = signs.astype(logits.dtype)
+        return jnp.einsum("...bo,bo->...b", logits, signs, precision=EXACT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,8 @@ class KL(Metric):
     def __call__(self, network, params, ends, prompts, reference):
         patched = jax.nn.log_softmax(_float(network.logits(params, ends)))
         gap = patched - jnp.broadcast_to(reference, patched.shape)
-        return jnp.einsum("...bv,bv->...b", gap, jnp.exp(reference))
+        before = jnp.exp(reference)
+        return jnp.einsum("...bv,bv->...b", gap, before, precision=EXACT)
 
 
 def _float(logits: Array) -> Array:

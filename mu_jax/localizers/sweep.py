@@ -22,6 +22,7 @@ from mu_jax.localizers.patching import Donors, Inputs, record
 from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.model.model import Model
 from mu_jax.model.network import take_last
+from mu_jax.model.precision import EXACT
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Patch
 from mu_jax.sharding import fetch
@@ -198,7 +199,7 @@ def _run(
 def _outer(scale: Array, mask: Array) -> Array:
     """[layer, cell, (head)] and [cell, batch, rest] to the weights of a patch."""
     letters = "lch,cbs->lcbsh" if scale.ndim == 3 else "lc,cbs->lcbs"
-    return jnp.einsum(letters, scale, mask.astype(scale.dtype))
+    return jnp.einsum(letters, scale, mask.astype(scale.dtype), precision=EXACT)
 
 
 def _page(

@@ -5,11 +5,18 @@
     logits = network.logits(params, stream[:, -1])
 
 Everything is a pure function of (params, tokens, patch, edited tensors), and `Network`
-itself is static: hash and equality are those of its spec and its layout.
+itself is static: hash and equality are those of its spec, layout and precision.
+
+On a mesh that does not divide the rows of a batch, copies of its last row fill it up
+inside, and are cut off again: nothing that is returned, nor a gradient, holds any of
+them, and no device computes the rows of others.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +26,7 @@ from penzai import pz
 from mu_jax.model import stack
 from mu_jax.model.block import bind, norm
 from mu_jax.model.params import Named, Params
+from mu_jax.model.precision import Precision, precisely
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import PER_HEAD, Patch
 from mu_jax.sharding import LOGITS, Layout
@@ -43,11 +51,20 @@ _WEIGHTS = {"head": ("seq", *_GROUPED), "neuron": ("neurons",)}
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The forward pass of one spec, on the devices of a layout (None: on one)."""
+    """The forward pass of one spec, on the devices of a layout (None: on one).
+
+    `precision` is that of all its matrix products, see `precision.py`.
+    """
 
     spec: Spec
     layout: Layout | None = None
+    precision: Precision = "highest"
 
+    def whole(self, rows: int) -> int:
+        """The rows of a batch that costs no more than one of `rows`; at least those."""
+        return rows + (self.layout.filler(rows) if self.layout else 0)
+
+    @precisely
     def stream(
         self,
         params: Params,
@@ -88,6 +105,8 @@ class Network:
           The stream, and what was read: {kind: [layer, batch, rest, ...]}, heads with
           one `head` axis (key and value: one head a group).
         """
+        rows, first = len(tokens), tokens[0, :prefix]
+        tokens, valid, noise = map(self._filled, (tokens, valid, noise))
         x = self._embed(params, tokens[:, prefix:], "batch", "seq")
         if noise is not None:
             x = x + pz.nx.wrap(noise).tag("batch", "seq", "embedding")
@@ -97,16 +116,14 @@ class Network:
             for kind, d in (ablate or {}).items()
         }
         if memory is None:
-            memory = self._remember(
-                params, tokens[0, :prefix], selection, edited, ablate=without
-            )
+            memory = self._remember(params, first, selection, edited, ablate=without)
         x, reads = stack.run(
             self.spec,
             params,
             x,
             positions=own,
             key_positions=keys,
-            prefix=memory,
+            prefix=self._all_filled(memory),
             patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
             shift={kind: self._tag(kind, a) for kind, a in (shift or {}).items()},
             ablate=without,
@@ -116,10 +133,13 @@ class Network:
             remat=remat,
             layout=self.layout,
         )
-        return self._final(params, x).unwrap("batch", "seq", "embedding"), {
-            kind: self._unwrap(kind, array) for kind, array in reads.items()
+        stream = self._final(params, x).unwrap("batch", "seq", "embedding")
+        return _cut(stream, rows), {
+            kind: _cut(self._unwrap(kind, array), rows, axis=1)
+            for kind, array in reads.items()
         }
 
+    @precisely
     def resume(
         self,
         params: Params,
@@ -144,8 +164,11 @@ class Network:
           memory: what `remember` made of the prefix.
           patch: kind of site -> Patch, with weights [layer, cell, batch, ...].
         """
+        rows = len(tokens)
+        tokens, valid = map(self._filled, (tokens, valid))
         own, keys = _positions(tokens, valid, prefix)
         axes = ("cell", "batch", "seq", "embedding")
+        entering = self._filled(entering, 1)
         x = stack.resume(
             self.spec,
             params,
@@ -153,12 +176,13 @@ class Network:
             start,
             positions=own,
             key_positions=keys,
-            prefix=memory,
+            prefix=self._all_filled(memory),
             patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
             layout=self.layout,
         )
-        return self._final(params, x).unwrap(*axes)
+        return _cut(self._final(params, x).unwrap(*axes), rows, axis=1)
 
+    @precisely
     def extend(
         self,
         params: Params,
@@ -179,6 +203,8 @@ class Network:
           The stream, and the keys and values of the new tokens.
         """
         name = lambda a: pz.nx.wrap(a).tag("batch", "seq")
+        rows = len(tokens)
+        tokens, positions, places = map(self._filled, (tokens, positions, places))
         x, reads = stack.run(
             self.spec,
             params,
@@ -189,10 +215,13 @@ class Network:
             read=("key", "value"),
             layout=self.layout,
         )
-        return self._final(params, x).unwrap("batch", "seq", "embedding"), {
-            kind: self._unwrap(kind, array) for kind, array in reads.items()
+        stream = self._final(params, x).unwrap("batch", "seq", "embedding")
+        return _cut(stream, rows), {
+            kind: _cut(self._unwrap(kind, array), rows, axis=1)
+            for kind, array in reads.items()
         }
 
+    @precisely
     def read_stream(
         self,
         params: Params,
@@ -212,6 +241,7 @@ class Network:
         y = stack.read_stream(self.spec, params, kind, layer, x, own)
         return self._unwrap(kind, y[None].tag("layer"))[0]
 
+    @precisely
     def write_stream(
         self,
         params: Params,
@@ -224,6 +254,7 @@ class Network:
         y = stack.write_stream(self.spec, params, layer, z)
         return y.unwrap("batch", "seq", "embedding")
 
+    @precisely
     def remember(
         self,
         params: Params,
@@ -237,6 +268,7 @@ class Network:
         """
         return self._remember(params, tokens, None, None, valid)
 
+    @precisely
     def logits(
         self, params: Params, stream: Float[Array, "*where embedding"]
     ) -> Float[Array, "*where vocabulary"]:
@@ -244,13 +276,16 @@ class Network:
 
         `stream` is final-normed, as `stream` and `resume` return it.
         """
-        logits = self._capped("...e,ve->...v", stream, _unembedding(params))
+        unembed = functools.partial(self._capped, "...e,ve->...v")
         if self.layout is None:
-            return logits
-        axes = [str(i) for i in range(stream.ndim - 1)] + ["vocabulary"]
-        named = pz.nx.wrap(logits).tag(*axes)
-        return self.layout.constrain(named, LOGITS).unwrap(*axes)
+            return unembed(stream, _unembedding(params))
+        where, axes = stream.shape[:-1], ("0", "vocabulary")
+        rows = self.layout.filled(stream.reshape(-1, stream.shape[-1]), rules=LOGITS)
+        named = pz.nx.wrap(unembed(rows, _unembedding(params))).tag(*axes)
+        logits = self.layout.constrain(named, LOGITS).unwrap(*axes)
+        return _cut(logits, math.prod(where)).reshape(*where, -1)
 
+    @precisely
     def logits_of(
         self,
         params: Params,
@@ -261,6 +296,7 @@ class Network:
         chosen = _unembedding(params)[tokens]
         return self._capped("...be,boe->...bo", stream, chosen)
 
+    @precisely
     def lens(
         self, params: Params, resid: Float[Array, "*where embedding"]
     ) -> Float[Array, "*where vocabulary"]:
@@ -276,6 +312,7 @@ class Network:
         cap = self.spec.final_softcap
         return jnp.tanh(found / cap) * cap if cap else found
 
+    @precisely
     def embeddings(
         self, params: Params, tokens: Int[Tensor, "batch seq"]
     ) -> Float[Array, "batch seq embedding"]:
@@ -283,6 +320,23 @@ class Network:
         return self._embed(params, tokens, "batch", "seq").unwrap(
             "batch", "seq", "embedding"
         )
+
+    def _filled(self, array: Any, axis: int = 0) -> Any:
+        """The array with rows along `axis` for all devices alike."""
+        if self.layout is None or array is None:
+            return array
+        return self.layout.filled(array, axis)
+
+    def _all_filled(self, tree: Params | None) -> Params | None:
+        """The same of arrays whose axis is called `batch`; others stay as they are."""
+
+        def fill(array: Named) -> Named:
+            if self.layout is None or "batch" not in array.named_shape:
+                return array
+            rows = pz.nx.nmap(self.layout.filled)(array.untag("batch"))
+            return rows.tag("batch").order_like(array)
+
+        return tree and {label: fill(array) for label, array in tree.items()}
 
     def _final(self, params: Params, x: Named) -> pz.nx.NamedArray:
         final = norm("final_norm", "embedding", self.spec.embedding, self.spec)
@@ -304,9 +358,11 @@ class Network:
         """
         if not tokens.shape[-1]:
             return None
+        rows = tokens.shape[0]
         if tokens.ndim == 1:
-            positions = keys = pz.nx.wrap(jnp.arange(len(tokens))).tag("seq")
+            positions = keys = pz.nx.wrap(jnp.arange(rows)).tag("seq")
         else:
+            tokens, valid = map(self._filled, (tokens, valid))
             positions, keys = _positions(tokens, valid, 0)
         _, reads = stack.run(
             self.spec,
@@ -320,6 +376,9 @@ class Network:
             edited=edited,
             layout=self.layout,
         )
+        if tokens.ndim > 1 and len(tokens) > rows:
+            cut = lambda a: a[{"batch": pz.slice[:rows]}].order_like(a)
+            reads = {kind: cut(array) for kind, array in reads.items()}
         return reads
 
     def _wrap(self, kind: str, patch: Patch) -> tuple:
@@ -328,6 +387,7 @@ class Network:
         if kind == "head":
             weight = weight.reshape(*weight.shape[:-1], *self._groups)
         cells = ("cell",) * (weight.ndim - 1 - len(names))
+        weight = self._filled(weight, 1 + len(cells))
         weight = pz.nx.wrap(weight).tag("layer", *cells, *names)
         return weight, self._tag(kind, patch.donor)
 
@@ -337,6 +397,7 @@ class Network:
             return pz.nx.wrap(array).tag("layer", "embedding")
         if kind in PER_HEAD:
             array = array.reshape(*array.shape[:3], *self._groups, -1)
+        array = self._filled(array, 1)
         return pz.nx.wrap(array).tag("layer", "batch", *_AXES[kind])
 
     def _unwrap(self, kind: str, array: Named) -> Array:
@@ -349,6 +410,13 @@ class Network:
     @property
     def _groups(self) -> tuple[int, int]:
         return self.spec.head_groups, self.spec.query_heads
+
+
+def _cut(array: Array, rows: int, axis: int = 0) -> Array:
+    """The first `rows` along an axis, which may be all."""
+    if array.shape[axis] == rows:
+        return array
+    return jax.lax.slice_in_dim(array, 0, rows, axis=axis)
 
 
 def _unembedding(params: Params) -> Float[Array, "vocabulary embedding"]:

@@ -18,6 +18,7 @@ Whatever is worth reading is worth placing: on several devices the taps are also
 activations are told how to lie on the mesh, so that XLA has nothing to guess.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from penzai import pz
 
+from mu_jax.model.precision import EXACT
 from mu_jax.sharding import Layout
 
 KINDS = (
@@ -106,5 +108,6 @@ def without(x: pz.nx.NamedArray, direction: pz.nx.NamedArray) -> pz.nx.NamedArra
     """`x` without its component along `direction` {embedding}, a unit vector or 0."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y, d = x.astype(wide), direction.astype(wide)
-    along = pz.nx.nmap(jnp.vdot)(y.untag("embedding"), d.untag("embedding"))
+    dot = functools.partial(jnp.vdot, precision=EXACT)
+    along = pz.nx.nmap(dot)(y.untag("embedding"), d.untag("embedding"))
     return (y - along * d).order_like(x).astype(x.dtype)

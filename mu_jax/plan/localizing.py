@@ -59,7 +59,7 @@ def _probes(probes: Probes, shapes: Shapes, length: Lengths) -> Pass:
             read=("resid",),
         ),
         2 * batches,  # the subject alone, and in its prompt
-        costs.forward(shapes.spec, probes.batch, length),
+        costs.forward(shapes.spec, probes.batch, length, spread=shapes.spread),
         asked,
     )
 
@@ -84,7 +84,7 @@ def _attribution(method: AttributionPatching, shapes: Shapes, length: Lengths) -
             plain=plain,
         ),
         _draws(method) * points * -(-method.rows // method.batch),
-        costs.forward(shapes.spec, method.batch, length, 0).times(forwards),
+        _pass(shapes, method.batch, length).times(forwards),
         (clean, corrupt),
     )
 
@@ -105,7 +105,7 @@ def _edges(method: EdgeAttribution, shapes: Shapes, length: Lengths) -> Pass:
             prefix=length.prefix,
         ),
         _draws(method) * (method.steps or 1) * -(-method.rows // method.batch),
-        costs.forward(shapes.spec, method.batch, length, 0).times(4),
+        _pass(shapes, method.batch, length).times(4),
         (clean, corrupt),
     )
 
@@ -131,7 +131,8 @@ def _sweep(method: Any, shapes: Shapes, length: Lengths) -> Pass:
         for kind in kinds
     }
     masks = struct((page, batch, rows, rest), bool)
-    one = costs.forward(spec, rows * batch, length, 0)
+    one = _pass(shapes, rows, length)
+    one = one._replace(flops=batch * one.flops)  # its cells are run together
     run = min(page, -(-cells // batch))
     return Pass(
         lambda: sweep._run.lower(
@@ -151,6 +152,11 @@ def _sweep(method: Any, shapes: Shapes, length: Lengths) -> Pass:
         one.times((1 if batch == 1 else run) / 2),
         (base, reference),
     )
+
+
+def _pass(shapes: Shapes, rows: int, length: Lengths) -> Work:
+    """A pass without logits."""
+    return costs.forward(shapes.spec, rows, length, 0, shapes.spread)
 
 
 def _cells(method: Any, shapes: Shapes) -> int:

@@ -112,7 +112,14 @@ def _stage(
     peak = max(peak, held) + beside
     layout = config.mesh.layout(topology.devices)
     width = 2 if config.dtype == "bfloat16" else 4
-    times = costs.seconds(program.work, spec_of(config.model), width, layout.mesh, chip)
+    times = costs.seconds(
+        program.work,
+        spec_of(config.model),
+        width,
+        layout.mesh,
+        chip,
+        config.products,
+    )
     bound = max(times, key=lambda name: times[name])
     return Stage(
         name=program.name,

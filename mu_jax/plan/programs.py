@@ -76,7 +76,8 @@ def programs(config: Config, topology: Topology) -> Iterator[Program]:
       UserError: a mesh that does not fit the topology, or an unknown model.
     """
     layout = config.mesh.layout(topology.devices)
-    shapes = Shapes(spec_of(config.model), layout, jnp.dtype(config.dtype))
+    dtype = jnp.dtype(config.dtype)
+    shapes = Shapes(spec_of(config.model), layout, dtype, config.products)
     source = shipped(config.facts)
     facts = source.load()
     train = assumed([source.templates[0](fact) for fact in facts])
@@ -133,7 +134,7 @@ def _asking(
             shapes.network, shapes.params, asked, length.prefix
         ),
         -(-questions // batch),
-        costs.forward(shapes.spec, batch, length),
+        costs.forward(shapes.spec, batch, length, spread=shapes.spread),
         ("asking", batch, length.width, length.prefix, length.options),
         {"weights": bytes_a_device(shapes.params), "inputs": bytes_a_device(asked)},
         beside or {},
@@ -151,7 +152,7 @@ def _reading(
             shapes.network, shapes.params, None, text, chunk=config.text_loss.positions
         ),
         models * -(-config.text_loss.limit // rows),
-        costs.reading(shapes.spec, rows, length),
+        costs.reading(shapes.spec, rows, length, shapes.spread),
         ("reading", rows, length),
         {"weights": bytes_a_device(shapes.params), "inputs": bytes_a_device(text)},
         beside,
@@ -177,7 +178,9 @@ def _edit(
             jax.ShapeDtypeStruct((), jnp.float32),
         ),
         edit.steps,
-        costs.step(shapes.spec, edit, selection, length, config.text.length),
+        costs.step(
+            shapes.spec, edit, selection, length, config.text.length, shapes.spread
+        ),
         ("edit", selection.tensors, edit.accumulate, edit.remat),
         {
             "weights": bytes_a_device(shapes.params),

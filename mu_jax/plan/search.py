@@ -1,6 +1,7 @@
 """The smallest topology that a run fits, and the settings with which it does."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -115,9 +116,16 @@ def _time(config: Config, where: Topology, only: str) -> float:
     layout = config.mesh.layout(where.devices)
     width = jnp.dtype(config.dtype).itemsize
     spec = spec_of(config.model)
+    time = functools.partial(
+        costs.seconds,
+        spec=spec,
+        width=width,
+        mesh=layout.mesh,
+        chip=where.chip,
+        precision=config.products,
+    )
     return sum(
-        p.calls
-        * max(costs.seconds(p.work, spec, width, layout.mesh, where.chip).values())
+        p.calls * max(time(p.work).values())
         for p in programs(config, where)
         if p.name.startswith(only)
     )

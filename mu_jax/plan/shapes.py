@@ -12,7 +12,9 @@ from penzai import pz
 
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params, dtype_of, shapes
+from mu_jax.model.precision import Precision
 from mu_jax.model.specs import Spec
+from mu_jax.plan.costs import Spread
 from mu_jax.plan.lengths import Lengths
 from mu_jax.sharding import Layout
 from mu_jax.types import Prompts
@@ -28,10 +30,15 @@ class Shapes:
     spec: Spec
     layout: Layout
     dtype: Any
+    precision: Precision = "highest"
 
     @property
     def network(self) -> Network:
-        return Network(self.spec, self.layout)
+        return Network(self.spec, self.layout, self.precision)
+
+    @property
+    def spread(self) -> Spread:
+        return Spread(self.layout)
 
     @functools.cached_property
     def params(self) -> Params:

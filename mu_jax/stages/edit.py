@@ -7,6 +7,7 @@ import numpy as np
 
 from mu_jax.checkpoints import edits
 from mu_jax.config import EditorConfig
+from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import Record
 from mu_jax.edits.memit import MEMIT
 from mu_jax.edits.rome import ROME
@@ -33,6 +34,8 @@ def edit(run: Run) -> None:
         rest = {}
         if isinstance(how, ROME | MEMIT):
             rest["covariances"] = run.covariances()
+        if isinstance(how, Descent) and (more := how.fillers(run.model.network)):
+            run.console.say(f"  {name}: {more} more rows a step fill up the mesh")
         with contextlib.closing(run.snapshots(artefact)) as snapshots:
             made = how(
                 run.model,

@@ -12,6 +12,7 @@ import made_checkpoints as made
 import ml_dtypes
 import numpy as np
 import pytest
+import small_run
 from safetensors.numpy import save_file
 
 from mu_jax.checkpoints.source import Memory, place
@@ -229,3 +230,18 @@ def test_a_conversion_holds_a_few_layers(tmp_path):
     rise, *layers = map(int, run(CONVERT, str(path), str(tmp_path / "out")).split())
     assert len(layers) == 12
     assert rise < 3 * max(layers)
+
+
+def test_a_checkpoint_that_one_worker_lacks_ends_all(tmp_path):
+    """Each has a disk of its own, on which the others do not see it."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    made.directory(here / "checkpoint", tiny_model())
+    args = ["run", str(small_run.write(tmp_path)), "--runs", str(tmp_path / "runs")]
+    args += ["--model", "checkpoint"]
+    own = [f"import os; os.chdir({str(folder)!r})" for folder in (here, there)]
+    for process in small_run.together(args, tmp_path / "cache", 2, 1, scripts=own):
+        said = small_run.ended(process, 2)
+        (line,) = (s for s in said.splitlines() if s.startswith("mu: "))
+        assert "checkpoint" in line and "Traceback" not in said

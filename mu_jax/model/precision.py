@@ -1,0 +1,54 @@
+"""How exactly matrix products are taken of float32 numbers.
+
+On a CPU they are float32. A TPU's own products are bfloat16, and a recent GPU's are
+tf32, unless a program asks for more:
+
+    default   one pass: what the chip does fastest, 8 bits of each factor on a TPU
+    high      three passes on a TPU
+    highest   six passes: float32
+
+A network asks for the products of its own layers; what is computed around it (gradients
+of low rank, scores, covariances) is small and always EXACT. Factors that are bfloat16
+are multiplied in one pass whatever is asked.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args
+
+import jax
+
+from mu_jax.errors import UserError
+
+Precision = Literal["default", "high", "highest"]
+
+EXACT = jax.lax.Precision.HIGHEST
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+PASSES: dict[str, int] = {"default": 1, "high": 3, "highest": 6}
+"""Of bfloat16 products on a TPU, for a float32 one."""
+
+
+def products(dtype: str, asked: Precision | None = None) -> Precision:
+    """What is asked for; by default float32 products for a float32 model.
+
+    Raises:
+      UserError: no such precision.
+    """
+    if asked not in (None, *get_args(Precision)):
+        raise UserError(
+            f"precision = {asked!r}", f"one of {', '.join(get_args(Precision))}"
+        )
+    return asked or ("default" if dtype == "bfloat16" else "highest")
+
+
+def precisely(method: Method) -> Method:
+    """A method whose products, and their derivatives', are as its `precision` says."""
+
+    @functools.wraps(method)
+    def run(self: Any, *args: Any, **named: Any) -> Any:
+        with jax.default_matmul_precision(self.precision):
+            return method(self, *args, **named)
+
+    return run  # pyright: ignore[reportReturnType]
