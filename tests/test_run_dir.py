@@ -1,8 +1,10 @@
 """Run directories: what is written is read back, what is damaged is named."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -350,3 +352,13 @@ def test_a_file_that_is_far_too_large_is_not_read(run):
         file.truncate((1 << 30) + 1)  # takes no room on disk
     with pytest.raises(UserError, match=r"facts\.jsonl has 1073741825 bytes"):
         run.read_facts()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(run):
+    run.write_facts(FACTS)
+    for name, age in ((".facts.jsonl.abcd1234", 7200), (".facts.jsonl.abcd1235", 60)):
+        (run.path / name).touch()
+        then = time.time() - age
+        os.utime(run.path / name, (then, then))
+    run.write_facts(FACTS)
+    assert files(run) == [".facts.jsonl.abcd1235", "facts.jsonl", "stamps"]

@@ -7,9 +7,11 @@ A file is written beside its place and renamed. One that is truncated, damaged, 
 something else counts as absent; nothing in it is ever executed.
 """
 
+import contextlib
 import dataclasses
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from mu_jax import distributed, inputs
 from mu_jax.edits.covariance import Moment
 
 _NAME = "moment"
+_ABANDONED = 3600.0
+"""Seconds after which a half-written file is nobody's any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,10 @@ class MomentFolder:
                 Path(partial).replace(self._file(layer, of))
             finally:
                 Path(partial).unlink(missing_ok=True)
+            for left in self.path.glob("tmp*.partial"):
+                with contextlib.suppress(OSError):
+                    if time.time() - left.stat().st_mtime > _ABANDONED:
+                        left.unlink()  # of a writer that was killed
 
         distributed.first(write)
 

@@ -1,6 +1,8 @@
 """Second moments of keys: what they are, and that no damaged file is believed."""
 
+import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -101,3 +103,12 @@ def test_a_file_under_another_name_counts_as_absent(tmp_path):
     path = other._file(3, "text")
     path.rename(one._file(4, "text"))
     assert one.get(4, "text") is None
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    for name, age in (("tmpold.partial", 7200), ("tmpnew.partial", 60)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    MomentFolder(tmp_path, "one").put(3, "text", np.eye(4, dtype=np.float32))
+    left = [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"]
+    assert left == ["tmpnew.partial"]
