@@ -252,6 +252,26 @@ def test_a_sweep_makes_a_run_a_value_and_shares_what_it_can(swept):
     assert losses[0] != losses[1]
 
 
+def test_cells_of_a_sweep_at_once_are_those_of_one_after_the_other(
+    small, swept, tmp_path
+):
+    """Real processes, a cell each, with one folder of runs."""
+    cache = Path(os.environ["MU_JAX_CACHE"])
+    args = ["sweep", str(small[0]), "--runs", str(tmp_path), "--edit.steps", "2"]
+    over = [[*args, "--over", "edit.seed", seed] for seed in "01"]
+    for process in [small_run.start(command, cache) for command in over]:
+        small_run.ended(process)
+    for run in swept.iterdir():
+        again = tmp_path / run.name
+        assert small_run.history(again) == small_run.history(run)
+        for artefact in ("evals/unedited", "evals/top", "edits/top"):
+            assert (
+                RunDir(again).stamped(artefact) == RunDir(run).stamped(artefact) != ""
+            )
+        near = [RunDir(r).read_rows("evals/top") for r in (again, run)]
+        assert [row.mean for row in near[0]] == [row.mean for row in near[1]]
+
+
 def test_runs_that_differ_in_seeds_are_one_line(swept, capsys):
     runs = [str(path) for path in swept.iterdir()]
     assert main(["compare", *runs, "--json"]) == 0
