@@ -74,6 +74,13 @@ def audit():
     return watched
 
 
+@pytest.fixture
+def float64():
+    """For laws: what rounds in float32 is the machine's affair."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """A random Gemma 3 in miniature."""
