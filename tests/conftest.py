@@ -16,6 +16,7 @@ from filelock import FileLock
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import small_run
+from limits import HANGS, pytest_xdist_make_scheduler  # noqa: F401  a hook
 
 import mu_jax as mu
 from mu_jax.checkpoints import edits
@@ -103,7 +104,7 @@ def shared(tmp_path_factory):
 @contextlib.contextmanager
 def once(path):
     """Whether this test process is the one to make what the others then read."""
-    with FileLock(f"{path}.lock"):
+    with FileLock(f"{path}.lock", timeout=HANGS):
         yield not path.exists()
 
 
