@@ -103,9 +103,14 @@ def shared(tmp_path_factory):
 
 @contextlib.contextmanager
 def once(path):
-    """Whether this test process is the one to make what the others then read."""
+    """Whether this test process is the one to make what the others then read.
+
+    What a process began that failed or died is begun anew by the next.
+    """
+    done = path.with_name(f"{path.name}.done")
     with FileLock(f"{path}.lock", timeout=HANGS):
-        yield not path.exists()
+        yield not done.exists()
+        done.touch()
 
 
 @pytest.fixture(scope="session")

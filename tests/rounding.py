@@ -4,6 +4,9 @@ Laws are decided in float64. Where a test compares float32 numbers of whole netw
 is to this bound, which follows from the network and the size of its numbers.
 """
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -26,3 +29,9 @@ def slack(size: float, layers: int, terms: int) -> float:
 def network(spec, size: float) -> float:
     """`slack` of the whole network of a spec."""
     return slack(size, spec.layers, max(spec.embedding, spec.neurons))
+
+
+def double(model):
+    """The model in float64, for laws; to be called under `float64`."""
+    params = {label: a.astype(jnp.float64) for label, a in model.params.items()}
+    return dataclasses.replace(model, params=params)
