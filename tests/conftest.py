@@ -16,6 +16,7 @@ from filelock import FileLock
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import small_run
+from limits import HANGS, pytest_xdist_make_scheduler  # noqa: F401  a hook
 
 import mu_jax as mu
 from mu_jax.checkpoints import edits
@@ -75,6 +76,13 @@ def audit():
     return watched
 
 
+@pytest.fixture
+def float64():
+    """For laws: what rounds in float32 is the machine's affair."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """A random Gemma 3 in miniature."""
@@ -102,9 +110,14 @@ def shared(tmp_path_factory):
 
 @contextlib.contextmanager
 def once(path):
-    """Whether this test process is the one to make what the others then read."""
-    with FileLock(f"{path}.lock"):
-        yield not path.exists()
+    """Whether this test process is the one to make what the others then read.
+
+    What a process began that failed or died is begun anew by the next.
+    """
+    done = path.with_name(f"{path.name}.done")
+    with FileLock(f"{path}.lock", timeout=HANGS):
+        yield not done.exists()
+        done.touch()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from limits import HANGS
 
 from mu_jax.checkpoints import edits
 from mu_jax.run_dir import RunDir
@@ -131,7 +132,10 @@ def port() -> int:
 
 def ended(process: subprocess.Popen, status: int = 0) -> str:
     """What a process said, once it has ended with this status."""
-    said = process.communicate(timeout=500)[1]
+    try:
+        said = process.communicate(timeout=HANGS)[1]
+    finally:
+        process.kill()
     assert process.returncode == status, said[-3000:]
     return said
 

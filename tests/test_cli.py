@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import HANGS
 
 from mu_jax.__main__ import main
 from mu_jax.config import load
@@ -604,7 +605,7 @@ def interrupted(cities, tmp_path_factory):
     args = [sys.executable, "-m", "mu_jax", "localize", str(run)]
     with (run.parent / "said").open("w") as said:
         process = subprocess.Popen(args, cwd=ROOT, stdout=said, stderr=said)
-    until = time.monotonic() + 300
+    until = time.monotonic() + HANGS
     try:
         while not lines_of(run):
             assert process.poll() is None, (run.parent / "said").read_text()

@@ -10,6 +10,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import HANGS
 
 from mu_jax.journal import Journal
 
@@ -40,7 +41,7 @@ def killed_while_writing(path, lines: int) -> None:
     """A process that writes on and on, until the file has that many lines."""
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + HANGS
         while not path.exists() or path.read_bytes().count(b"\n") < lines:
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.001)

@@ -272,7 +272,8 @@ class Descent:
         """Of the objective over all rows of a step, and its terms.
 
         Parts are equally large, so that it is the mean over them. The backward pass
-        adds layer by layer into one float32 sum; no part has a gradient of its own.
+        adds layer by layer into one sum, as wide as what is trained; no part has a
+        gradient of its own.
         """
         zero = jax.tree.map(jnp.zeros_like, trained)
         if network.layout:
@@ -287,7 +288,8 @@ class Descent:
             pull.with_refs(sums)(jnp.full_like(loss, share))
             return {k: record[k] + share * terms[k] for k in self.terms}, None
 
-        record: Any = dict.fromkeys(self.terms, jnp.float32(0))
+        none = jnp.zeros((), jnp.result_type(*jax.tree.leaves(trained)))
+        record: Any = dict.fromkeys(self.terms, none)
         if self.accumulate == 1:
             record, _ = add(record, batch)
         else:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mu_jax.errors import UserError
-from mu_jax.model.network import cross_entropy
+from mu_jax.model.network import cross_entropy, wide
 from mu_jax.types import Prompts, Tensor
 
 Logits = Float[Array, "batch vocabulary"]
@@ -74,7 +74,7 @@ class Unlearn(Loss):
     cut: float = -5.0
 
     def __call__(self, logits, prompts, original=None):
-        logits = logits.astype(jnp.float32)
+        logits = wide(logits)
         token = prompts.answer[:, None]
         rest = jnp.put_along_axis(logits, token, -jnp.inf, axis=1, inplace=False)
         # As a difference of sums: 1 - p itself would round to 0 for p near 1.
@@ -151,7 +151,7 @@ class Uniform(Loss):
     """KL(p || uniform), in [0, log vocabulary]: know nothing (Yuan et al. 2024, ME)."""
 
     def __call__(self, logits, prompts, original=None):
-        log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)
+        log_p = jax.nn.log_softmax(wide(logits), axis=1)
         entropy = -(jnp.exp(log_p) * log_p).sum(axis=1)
         return jnp.log(logits.shape[1]) - entropy.mean()
 
@@ -167,8 +167,8 @@ class KeepOriginal(Loss):
 
     def __call__(self, logits, prompts, original=None):
         assert original is not None
-        before = jax.nn.log_softmax(original.astype(jnp.float32), axis=1)
-        after = jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)
+        before = jax.nn.log_softmax(wide(original), axis=1)
+        after = jax.nn.log_softmax(wide(logits), axis=1)
         return (jnp.exp(before) * (before - after)).sum(axis=1).mean()
 
 

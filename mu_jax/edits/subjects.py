@@ -14,12 +14,11 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mu_jax.errors import UserError
-from mu_jax.model.network import Network
+from mu_jax.model.network import Network, wide
 from mu_jax.model.params import Params
 from mu_jax.types import Prompts
 
@@ -117,6 +116,4 @@ def look(
         memory=memory,
         read=read,
     )
-    return {
-        kind: a[:, :, 0].astype(jnp.float32).mean(axis=1) for kind, a in reads.items()
-    }
+    return {kind: wide(a[:, :, 0]).mean(axis=1) for kind, a in reads.items()}

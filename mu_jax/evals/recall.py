@@ -24,6 +24,7 @@ from mu_jax.errors import UserError
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched, prompts, shared_prefix
 from mu_jax.model.model import Model, run
+from mu_jax.model.network import wide
 from mu_jax.sharding import fetch
 from mu_jax.types import Fact, Facts, Progress, Prompts, Row, Split, silent
 
@@ -251,7 +252,7 @@ def judged(
     logits: Float[Array, "batch vocabulary"], asked: Prompts
 ) -> dict[str, jax.Array]:
     """The metrics of the module's docstring, of each question: {metric: [batch]}."""
-    logits = logits.astype(jnp.float32)
+    logits = wide(logits)
     options = jnp.take_along_axis(logits, asked.options, axis=1)
     p_all = jax.nn.softmax(logits, axis=1)
     p_options = jax.nn.softmax(options, axis=1)

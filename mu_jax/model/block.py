@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 from penzai import pz
 
-from mu_jax.model.layers import InFloat32, Rope, SharedPrefix, Tap
+from mu_jax.model.layers import InFloat32, Rope, SharedPrefix, Tap, Weights
 from mu_jax.model.specs import Spec
 
 MASKED = -2.3819763e38
@@ -95,13 +95,6 @@ def _attention(spec: Spec) -> pz.nn.Layer:
     key = [*project["key"], Tap("key"), SharedPrefix("key")]
     value = [*project["value"], Tap("value"), SharedPrefix("value")]
     group, query_of, key_of = {"head_groups": "g"}, {"seq": "q"}, {"seq": "k"}
-    match = pz.nn.NamedEinsum(
-        (
-            {**query_of, **group, "query_heads": "h", "projection": "p"},
-            {**key_of, **group, "projection": "p"},
-        ),
-        {**query_of, **group, "query_heads": "h", "kv_seq": "k"},
-    )
     mix = pz.nn.NamedEinsum(
         (
             {**query_of, **group, "query_heads": "h", "kv_seq": "k"},
@@ -115,7 +108,7 @@ def _attention(spec: Spec) -> pz.nn.Layer:
         pz.nn.ApplyExplicitAttentionMask("mask", MASKED),
         pz.nn.Softmax("kv_seq"),
     ]
-    weigh = [match, InFloat32(pz.nn.Sequential(soften))]
+    weigh = [Weights(pz.nn.Sequential(soften))]
     output = [mix, Tap("head"), _output(spec)]
     return pz.nn.Attention(*map(pz.nn.Sequential, (query, key, value, weigh, output)))
 

@@ -5,6 +5,7 @@ so that one block without any array of its own serves every layer of the stack.
 """
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -66,6 +67,26 @@ class InFloat32(pz.nn.Layer):
     def __call__(self, x, **side_inputs):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return self.inner(wide, **side_inputs).astype(x.dtype)
+
+
+@pz.pytree_dataclass
+class Weights(pz.nn.Layer):
+    """How much each position attends to each: queries times keys, softened.
+
+    Maps (query {seq, projection}, key {seq, projection}) to {seq, kv_seq}. In float32
+    at least until it is done: a logit of 20 rounded to bfloat16 is off by up to 1/16.
+    """
+
+    soften: pz.nn.Layer
+
+    def __call__(self, query_and_key, **side_inputs):
+        query, key = query_and_key
+        wide = jnp.promote_types(query.dtype, jnp.float32)
+        match = functools.partial(jnp.einsum, "p,kp->k", preferred_element_type=wide)
+        logits = pz.nx.nmap(match)(
+            query.untag("projection"), key.untag("seq", "projection")
+        )
+        return self.soften(logits.tag("kv_seq"), **side_inputs).astype(query.dtype)
 
 
 @pz.pytree_dataclass

@@ -450,10 +450,15 @@ def take_last(
     return jnp.take_along_axis(stream, last[:, None, None], axis=1)[:, 0]
 
 
+def wide(array: Array) -> Array:
+    """In float32 at least: sums of bfloat16 numbers would be off by per cents."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
 def cross_entropy(
     logits: Float[Array, "*where vocabulary"], target: Int[Tensor, "*where"]
 ) -> Float[Array, "*where"]:
-    """-log p(target), in nats, computed in float32."""
-    logits = logits.astype(jnp.float32)
+    """-log p(target), in nats, computed in float32 at least."""
+    logits = wide(logits)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen

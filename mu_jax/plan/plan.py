@@ -29,6 +29,7 @@ class Stage:
     Attributes:
       peak_bytes: the most that is in memory at a time: `memory` added up. Where what a
         program takes in does not fit already, that alone; nothing is compiled then.
+        Where the compiler refuses without a number that is understood, what there is.
       memory: what that is: weights, masters, optimiser, inputs, what else is there,
         and temporaries (gradients, activations, logits, copies).
       flops: a call, of all devices together, by arithmetic.
@@ -98,7 +99,8 @@ def _stages(
         held = sum(program.holds.values()) + sum(program.beside.values())
         if program.alike not in seen:
             hopeless = held > topology.chip.hbm  # before the program even starts
-            seen[program.alike] = (held, None) if hopeless else _compiled(program)
+            found = (held, None) if hopeless else _compiled(program, topology.chip.hbm)
+            seen[program.alike] = found
         yield _stage(config, topology, program, seen[program.alike])
     progress("compiling for the TPU", len(chosen), len(chosen))
 
@@ -140,7 +142,7 @@ def _stage(
     )
 
 
-def _compiled(program: Program) -> Compiled:
+def _compiled(program: Program, hbm: int) -> Compiled:
     try:
         with quiet():
             compiled = program.lower().compile(
@@ -149,17 +151,28 @@ def _compiled(program: Program) -> Compiled:
     except Exception as error:  # of jaxlib, whose place has moved before
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _wanted(str(error), program), None
+        held = sum(program.holds.values())
+        return max(wanted(str(error), held), hbm), None
     memory: Any = compiled.memory_analysis()
     return memory.peak_memory_in_bytes, costs.collectives(compiled.as_text())
 
 
-def _wanted(message: str, program: Program) -> int:
-    """How many bytes a program would have needed, from the compiler's complaint."""
-    held = sum(program.holds.values())
-    if used := re.search(r"Used ([\d.]+)([KMGT]) of", message):
+_ALL = re.compile(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])")
+"""All that is in memory at once, as libtpu 0.0.41 and 0.0.48 say it (the "temporaries"
+of the latter count what goes in and comes out too)."""
+
+_ONE = re.compile(r"Allocation \(size=(\d+)\)")
+"""A single array, larger than all there is."""
+
+
+def wanted(message: str, held: int) -> int:
+    """Bytes that a program would have needed, from the compiler's complaint.
+
+    `held` is what goes in; the same comes back where the complaint has no number.
+    """
+    if found := _ALL.search(message):
         units = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
-        return max(held, round(float(used[1]) * units[used[2]]))
-    if one := re.search(r"Allocation \(size=(\d+)\)", message):
-        return held + int(one[1])  # of a single array, larger than all there is
+        return max(held, round(float(found[1]) * units[found[2]]))
+    if found := _ONE.search(message):
+        return held + int(found[1])
     return held

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import made_pieces
 import numpy as np
 import pytest
+from rounding import double
 from safetensors.numpy import load_file, save_file
 
 from mu_jax.checkpoints.huggingface import directory as huggingface_dir
@@ -47,7 +48,7 @@ def torch_logits():
 
     def logits(folder, tokens) -> np.ndarray:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
+            folder, dtype=torch.float64, attn_implementation="eager"
         )
         with torch.no_grad():
             return model(torch.from_numpy(tokens.astype(np.int64))).logits.numpy()
@@ -73,7 +74,8 @@ def our_logits(model, tokens) -> np.ndarray:
         stream, _ = model.network.stream(params, tokens, jnp.ones(tokens.shape, bool))
         return model.network.logits(params, stream)
 
-    return np.asarray(run(model.params, tokens))
+    with jax.enable_x64(True):
+        return np.asarray(run(double(model).params, tokens))
 
 
 @pytest.mark.parametrize("name", SPECIFICATIONS)
@@ -84,7 +86,7 @@ def test_transformers_gives_the_same_logits(quick, torch_logits, tmp_path, name)
     ours, theirs = our_logits(model, draw), torch_logits(tmp_path, draw)
     assert np.abs(theirs).max() > 1
     scale = np.abs(theirs).max()
-    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=2e-5)
 
 
 def test_published_llama_configs():

@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from rounding import double
 
 from mu_jax import selectors
 from mu_jax.edits.gradient import GradientEdit
@@ -157,9 +158,9 @@ def gradient_of_the_whole():
     [("contiguous", True), ("scattered", True), ("scattered", False)],
 )
 def test_the_gradient_is_that_of_the_whole_model(
-    tiny, data, gradient_of_the_whole, name, shared
+    float64, tiny, data, gradient_of_the_whole, name, shared
 ):
-    forget, keep, _ = data
+    tiny, (forget, keep, _) = double(tiny), data
     selection = SELECTIONS[name](None, tiny.sizes)
     tensors = dict(selection.tensors)
     prefix = shared_prefix(forget, keep) if shared else 0
@@ -170,21 +171,21 @@ def test_the_gradient_is_that_of_the_whole_model(
     want = take(everything, tensors)
     gradient = jax.jit(jax.grad(EDIT.objective, has_aux=True), static_argnums=(1, 2, 3))
     got, record = gradient(new, tiny.network, selection, prefix, tiny.params, batch)
-    np.testing.assert_allclose(record["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(record["loss"], loss, rtol=1e-12)
     assert got.keys() == tensors.keys()  # for the selection, and for nothing else
     for label in tensors:
         a, b = plain(got[label]), plain(want[label])
         assert a.shape == b.shape
         for one, other in zip(a, b, strict=True):  # each layer at its own scale
-            # float32: sums over some hundred rows and positions in another order.
             scale = np.abs(other).max()
             assert scale > 0
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * scale)
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * scale)
 
 
 @pytest.fixture(scope="module")
 def full(tiny, data):
-    return slope(EDIT, tiny, data)
+    with jax.enable_x64(True):
+        return slope(EDIT, double(tiny), data)
 
 
 def slope(edit, model, data):
@@ -198,14 +199,16 @@ def slope(edit, model, data):
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 2}, {"remat": True}], ids=str)
-def test_parts_and_remat_give_the_gradient_of_the_full_batch(tiny, data, full, changes):
-    got, record = slope(dataclasses.replace(EDIT, **changes), tiny, data)
+def test_parts_and_remat_give_the_gradient_of_the_full_batch(
+    float64, tiny, data, full, changes
+):
+    got, record = slope(dataclasses.replace(EDIT, **changes), double(tiny), data)
     for name, value in full[1].items():
-        np.testing.assert_allclose(record[name], value, rtol=1e-5)
+        np.testing.assert_allclose(record[name], value, rtol=1e-12)
     for label, want in full[0].items():
         for one, other in zip(plain(got[label]), plain(want), strict=True):
             scale = np.abs(other).max()
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * scale)
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * scale)
 
 
 def test_the_loss_falls(edit):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from rounding import double
 
 from mu_jax.edits.subjects import align, look
 from mu_jax.errors import UserError
@@ -28,8 +29,9 @@ def test_every_subject_ends_in_one_column_behind_its_own_words(told):
             assert (laid.tokens[fact, row, at] == same).all()
 
 
-def test_a_site_reads_as_in_the_prompt_itself(tiny, told):
+def test_a_site_reads_as_in_the_prompt_itself(float64, tiny, told):
     """And so does the mean over contexts, of which the first is none."""
+    tiny = double(tiny)
     asked, _, text = told
     kinds = ("neuron", "down", "mlp", "resid")
     reads = tiny.run(asked, read=kinds).reads
@@ -41,11 +43,12 @@ def test_a_site_reads_as_in_the_prompt_itself(tiny, told):
         )
         for kind in kinds:
             want = np.asarray(reads[kind])[:, fact, end]
-            np.testing.assert_allclose(seen[kind], want, rtol=0, atol=2e-5)
+            np.testing.assert_allclose(seen[kind], want, rtol=0, atol=1e-12)
 
 
-def test_memory_of_each_row_changes_no_logit(tiny, told):
+def test_memory_of_each_row_changes_no_logit(float64, tiny, told):
     """A prefix that differs from row to row, padding on the left included."""
+    tiny = double(tiny)
     laid, start = align(told[0], told[2], 2, 5)
     rows = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), laid)
     whole, _ = tiny.network.stream(tiny.params, rows.tokens, rows.valid)
@@ -57,7 +60,7 @@ def test_memory_of_each_row_changes_no_logit(tiny, told):
     )
     real = rows.valid[:, start:]
     np.testing.assert_allclose(
-        np.asarray(behind)[real], np.asarray(whole)[:, start:][real], rtol=0, atol=2e-5
+        np.asarray(behind)[real], np.asarray(whole)[:, start:][real], rtol=0, atol=1e-12
     )
 
 

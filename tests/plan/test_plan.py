@@ -21,7 +21,7 @@ from mu_jax.overrides import overridden
 from mu_jax.plan import command
 from mu_jax.plan.chips import CHIPS, topology
 from mu_jax.plan.costs import Work
-from mu_jax.plan.plan import EFFORT, plan
+from mu_jax.plan.plan import EFFORT, plan, wanted
 from mu_jax.plan.programs import Program, programs, spec_of
 from mu_jax.plan.search import smallest
 
@@ -131,6 +131,35 @@ def test_what_the_compiler_refuses_is_counted(config, monkeypatch, gib):
     (stage,) = plan(config, where).stages
     assert not stage.fits and stage.collectives == {}
     assert stage.peak_bytes > stage.hbm_bytes == where.chip.hbm
+
+
+@pytest.mark.parametrize(
+    ("said", "gib"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.00G of 15.75G hbm. Exce", 20),
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries"
+            " (1.50T) exceeds available HBM (15.75G). HLO module: jit_f.",
+            1536,
+        ),
+        ("Allocation (size=17179869184) would exceed memory (size=171798691", 16 + 3),
+        ("Ran out of memory in words that nobody knows yet", 3),
+    ],
+)
+def test_each_complaint_of_the_compiler_is_understood(said, gib):
+    assert wanted(f"RESOURCE_EXHAUSTED: {said}", held=3 << 30) == gib << 30
+
+
+def test_what_is_refused_in_unknown_words_takes_all_there_is(config, monkeypatch):
+    where = topology("v5e:1")
+
+    def refuse():
+        raise RuntimeError("RESOURCE_EXHAUSTED: in words that nobody knows yet")
+
+    program = Program("big", refuse, 1, Work(1.0, 1), "", {"x": 1 << 20})
+    monkeypatch.setattr("mu_jax.plan.plan.programs", lambda *_: [program])
+    (stage,) = plan(config, where).stages
+    assert not stage.fits and stage.peak_bytes == where.chip.hbm
 
 
 def test_the_search_names_settings_that_fit(config, capsys, monkeypatch):
