@@ -108,7 +108,7 @@ def _attention(spec: Spec) -> pz.nn.Layer:
         pz.nn.ApplyExplicitAttentionMask("mask", MASKED),
         pz.nn.Softmax("kv_seq"),
     ]
-    weigh = [Weights(pz.nn.Sequential(soften))]
+    weigh: list[pz.nn.Layer] = [Weights(pz.nn.Sequential(soften))]
     output = [mix, Tap("head"), _output(spec)]
     return pz.nn.Attention(*map(pz.nn.Sequential, (query, key, value, weigh, output)))
 
