@@ -21,10 +21,16 @@ UNITS = 1 << 24
 def fact(record: Any) -> Fact:
     names = [f.name for f in dataclasses.fields(Fact) if f.name in mapping(record)]
     fields = {name: record[name] for name in names}
+    start = fields.pop("start", None)
     for name, value in fields.items():
         several = Fact.__dataclass_fields__[name].type == tuple[str, ...]
         fields[name] = tuple(map(text, _list(value))) if several else text(value)
-    return Fact(**fields)
+    made = Fact(**fields, start=start)
+    if start is not None and (
+        whole(start) < 0 or not made.prompt.startswith(made.subject, start)
+    ):
+        raise ValueError(f"no {made.subject!r} at {start} of the prompt")
+    return made
 
 
 def known(record: Any) -> Known:
@@ -40,10 +46,9 @@ def asked(record: Any) -> tuple[Fact, float]:
 def row(record: Any) -> Row:
     values = tuple(float(number(v)) for v in _list(mapping(record)["values"]))
     made = Row(**{**record, "values": values})
-    for said in (made.split, made.prompt, made.metric, made.at, made.budget, made.note):
+    for said in (made.model, made.split, made.prompt, made.metric, made.at):
         text(said)
-    for name in (made.model, made.eval):
-        _name(name)
+    text(made.budget), text(made.note), _name(made.eval)
     whole(made.seed)
     number(made.mean)
     if (made.low is None) != (made.high is None):
@@ -102,10 +107,6 @@ def selection(record: Any) -> Selection:
         raise ValueError(f"{made.n_params} parameters")
     _name(made.name), text(made.origin)
     return dataclasses.replace(made, tensors=tensors)
-
-
-def stamps(record: Any) -> dict[str, str]:
-    return {text(k): text(v) for k, v in mapping(record).items()}
 
 
 # ---- parts of them

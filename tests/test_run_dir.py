@@ -15,9 +15,8 @@ from mu_jax.errors import UserError
 from mu_jax.run_dir import RunDir
 from mu_jax.types import Fact, Facts, Known, Row, Scores, Selection, Site
 
-FACT = Fact(
-    "s/x", 'Zoë "Z" \u2028\x85 O\'Neil\n', "plays", " golf", " chess", "{}", ("p",)
-)
+NAME = 'Zoë "Z" \u2028\x85 O\'Neil\n'
+FACT = Fact("s/x", NAME, "plays", " golf", " chess", f"Is {NAME}", ("p",), start=3)
 FACTS = Facts((Known(FACT, "forget", 0.75), Known(FACT, "retain", 0.5)))
 SCORES = Scores(
     "attribution",
@@ -43,7 +42,7 @@ ROWS = [
         2,
         note="why",
     ),
-    Row("flu", "text", "heldout", "text", "loss", (2.5,), 2.5, None, None, 1),
+    Row("flu as x", "text", "heldout", "text", "loss", (2.5,), 2.5, None, None, 1),
 ]
 
 
@@ -298,6 +297,8 @@ DAMAGE = {
     "text": b"hello",
     "bytes": b"\xff\xfe\x00",
     "deep": b"[" * 100_000,
+    "no subject there": b'{"id": "x", "subject": "a", "relation": "r", "answer": " b",'
+    b' "counterfact": " c", "prompt": "a is", "start": 1, "probability": 1.0}',
     "other types": b'{"id": 1, "probability": "x", "values": 3, "tensors": 4}',
 }
 
@@ -361,4 +362,4 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(run):
         then = time.time() - age
         os.utime(run.path / name, (then, then))
     run.write_facts(FACTS)
-    assert files(run) == [".facts.jsonl.abcd1235", "facts.jsonl", "stamps"]
+    assert files(run) == [".facts.jsonl.abcd1235", "facts.jsonl"]
