@@ -28,7 +28,7 @@ from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
 from mu_jax.types import UNEDITED, Row, shipped
 
-USAGE = "mu compare RUN... [--json] [--markdown FILE]"
+USAGE = "mu compare RUN... [--json] [--markdown FILE] [--force]"
 
 
 class Group(NamedTuple):
@@ -66,11 +66,16 @@ def main(args: list[str], console: Console) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directories")
     parser.add_argument("--json", action="store_true", help="to standard output")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables there too")
+    parser.add_argument("--force", action="store_true", help="replace that file")
     said = parser.parse_args(args)
     if said.json:
         console.mute()
     runs = [inputs.local(run, "the run") for run in said.runs]
     target = inputs.local(said.markdown or "", "--markdown")
+    if said.markdown and target.exists() and not said.force:
+        raise UserError(
+            f"{target} is there", "a new file", "give another one, or --force"
+        )
     grids = compare(runs, console)
     if said.json:
         print(json.dumps([grid.record() for grid in grids], indent=1))
@@ -89,7 +94,8 @@ def _groups(paths: Sequence[Path], console: Console) -> Iterator[Group]:
             )
         config = configs.read(path / "config.json")
         run = Run(config, RunDir(path), console)
-        same = json.dumps(_unseeded(encode(config)), sort_keys=True)
+        run.need("facts", "facts")
+        same = json.dumps([_unseeded(encode(config)), run.inputs()], sort_keys=True)
         found.setdefault(same, []).append(run)
     names = [runs[0].dir.path.name for runs in found.values()]
     for name, runs in zip(names, found.values(), strict=True):
@@ -113,9 +119,10 @@ def _rows(run: Run) -> list[Row]:
 
 
 def _unseeded(value: Any) -> Any:
-    """A config without its name and its seeds."""
+    """A config without its name, its seeds, and what changes no number."""
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if k not in ("name", "seed", "seeds")}
+        left_out = ("name", "seed", "seeds", "mesh", "save_every")
+        kept = {k: v for k, v in value.items() if k not in left_out}
         return {
             k: _unseeded(v)
             for k, v in kept.items()

@@ -326,6 +326,7 @@ def read(path: Path) -> Config:
             "a run directory",
             "start one with: mu facts CONFIG",
         ) from None
+    inputs.no_link(path, "a run directory")
     try:
         found = decode(inputs.parsed(data)["config"])
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:

@@ -13,7 +13,9 @@ _BLOCK, _EVERY = 4 << 10, 256 << 10
 
 
 def digest(source: Path) -> str:
-    """Of a regular file, or of all those in a folder; empty where there is none.
+    """Of a regular file, or of those in a folder; empty where there is none.
+
+    Hidden files do not count: of what fetched the folder, and when.
 
     Raises:
       OSError: one that cannot be read.
@@ -21,7 +23,9 @@ def digest(source: Path) -> str:
     if source.is_file():
         files = [source]
     else:
-        files = sorted(f for f in source.rglob("*") if f.is_file())
+        names = (f.relative_to(source).parts for f in source.rglob("*") if f.is_file())
+        shown = (n for n in names if not any(part.startswith(".") for part in n))
+        files = sorted(source.joinpath(*name) for name in shown)
     state = hashlib.sha256()
     for file in files:
         name = file.relative_to(source).as_posix()

@@ -76,7 +76,7 @@ def _machine(number: int | None, error: OSError) -> str:
     where = f" ({str(error.filename)[:200]})" if error.filename else ""
     remedy = f"{_REMEDIES[number]}, and {_AGAIN}" if number in _REMEDIES else _AGAIN
     reason = error.strerror or str(error)
-    return f"{reason}{where}; nothing half-written was left; {remedy}"
+    return f"{reason}{where}; what was whole before still is; {remedy}"
 
 
 def _memory() -> str:

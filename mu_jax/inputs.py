@@ -24,7 +24,7 @@ DEEPEST = 64
 MOST = 10_000
 """Files in a folder: far more than a checkpoint or a data set has."""
 
-_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+:/|(gs|s3|file|https?|hf|memory):)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -51,9 +51,19 @@ def local(path: str | Path, what: str) -> Path:
             "a path of this machine",
             "object storage is not read or written: copy it here, and give that path",
         )
-    if "\0" in text or not _unicode(text):
-        raise UserError(f"{what} {text[:200]!r}", "a path in Unicode")
+    if "\0" in text or "\\" in text or not _unicode(text):
+        raise UserError(f"{what} {text[:200]!r}", "a path in Unicode, with no '\\\\'")
     return Path(text)
+
+
+def no_link(path: Path, of: str) -> None:
+    """Raises UserError if `path`, in a folder that is `of` something, is a link."""
+    if path.is_symlink():
+        raise UserError(
+            f"{path} is a symbolic link",
+            f"none below {of}: nothing elsewhere is read, written or removed",
+            "put what it points to in its place, or delete it",
+        )
 
 
 def is_name(text: Any) -> bool:
@@ -124,7 +134,9 @@ def tree(folder: Path, most: int | None = None) -> list[Path]:
 
 def ends(path: str | Path | None) -> None:
     """Raises UserError if something is at `path` that cannot be read to its end."""
-    found = Path(path or "")
+    if not path:
+        return
+    found = Path(path)
     if found.is_dir():
         tree(found, LARGEST)
     elif found.exists():

@@ -98,7 +98,8 @@ class Journal(MutableMapping[str, Any]):
     def _begin(self):
         """The file open for appending, rewritten with what it holds that is whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._fresh.open("w", encoding="utf-8")
+        self._fresh.unlink(missing_ok=True)  # a link, too, is not followed
+        file = self._fresh.open("x", encoding="utf-8")
         file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
         for key, value in self._records.items():
             file.write(self._line(key, value))

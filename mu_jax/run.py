@@ -257,6 +257,12 @@ class Run:
         known = self._input(f"model {c.model}", lambda: identity(c.model))
         return [c.model, known, c.dtype, c.products, self.versions["mu_jax"]]
 
+    def inputs(self) -> list[str]:
+        """What the run's numbers depend on beside its settings."""
+        c = self.config
+        files = [self.contents(path) for path in (c.facts.path, c.text.path)]
+        return [*self._weights, *files]
+
     def contents(self, path: str | None) -> str:
         """A digest of an input file or folder, as it was when this was first asked."""
         return self._input(f"file {path}", lambda: _digest(path)) if path else ""
@@ -276,7 +282,8 @@ class Run:
 
         `asked` is what a command adds to them: see `stamp`.
         """
-        return self.dir.stamped(artefact) == self.fingerprint(artefact) + asked
+        now = self.fingerprint(artefact) + asked
+        return self.dir.stamped(artefact) == now and self.dir.whole(artefact)
 
     def rows(self) -> list[Row]:
         """All rows measured with the present settings; says which there are of others.
@@ -316,7 +323,7 @@ class Run:
 
     def need(self, artefact: str, stage: str) -> None:
         """Raises UserError unless `artefact` is there and up to date."""
-        made = self.dir.stamped(artefact)
+        made = self.dir.stamped(artefact) if self.dir.whole(artefact) else ""
         if made != self.fingerprint(artefact):
             state = "was made with other settings" if made else "is missing"
             raise UserError(

@@ -181,6 +181,22 @@ class RunDir(RunFiles):
         name = f"stamps/{_parts(artefact)}"
         return self.read_text(name).strip() if self.exists(name) else ""
 
+    def whole(self, artefact: str) -> bool:
+        """Whether the files of an artefact are there: one may have been deleted."""
+        kind, _, name = _parts(artefact).partition("/")
+        match kind:
+            case "facts":
+                files = ["facts.jsonl", "asked.jsonl"]
+            case "scores" | "selections":
+                files = [f"{artefact}.json"]
+            case "parts":
+                files = [f"selections/{name.replace('/', '.')}.json"]
+            case "edits":
+                files = [f"{artefact}/params", f"{artefact}/selection.json"]
+            case _:
+                files = [f"{artefact}.jsonl"]
+        return all(map(self.exists, files))
+
     def unstamp(self, artefact: str) -> None:
         """Says, before it is touched, that an artefact is not what it was."""
         self.remove(f"stamps/{_parts(artefact)}")

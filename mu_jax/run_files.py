@@ -116,7 +116,8 @@ class RunFiles:
             distributed.first(bytes)
             yield
             return
-        lock = FileLock(self._at(f"stamps/{name}.lock"), is_singleton=True)
+        folder, _, last = f"stamps/{name}".rpartition("/")
+        lock = FileLock(self._at(f"{folder}/.{last}.lock"), is_singleton=True)
 
         def acquire() -> None:
             lock_file = Path(lock.lock_file)
@@ -198,15 +199,12 @@ class _Readable:
 
 
 def _no_link(place: Path) -> None:
-    if place.is_symlink():
-        raise UserError(
-            f"{place} is a symbolic link",
-            "none below a run directory: nothing elsewhere is read, written or removed",
-            "put what it points to in its place, or delete it",
-        )
+    inputs.no_link(place, "a run directory")
 
 
 def _remove(target: Path, keep: tuple[str, ...]) -> None:
+    if not target.exists():
+        return  # nothing to do, which a disk that can only be read allows
     if target.is_dir() and keep:
         for entry in target.iterdir():
             _no_link(entry)

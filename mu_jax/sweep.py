@@ -6,6 +6,7 @@ does not touch are made once and copied.
 """
 
 import dataclasses
+import hashlib
 import re
 from typing import NamedTuple
 
@@ -66,7 +67,9 @@ def sweep(run: Run, over: Over) -> None:
 def _with(run: Run, setting: str, value: str) -> Run:
     """The run of one value."""
     config = overridden(run.config, [f"--{setting}", value], "mu sweep")
-    short = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{setting.rpartition('.')[2]}-{value}")
+    short = re.sub(r"[^A-Za-z0-9_.-]+", "-", said := f"{setting}-{value}")
+    if short != said:  # another value may read alike
+        short += f"-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
     config = dataclasses.replace(config, name=f"{run.config.name}.{short}")
     path = run.dir.path.with_name(config.name)
     return dataclasses.replace(run, config=config, dir=RunDir(path))

@@ -225,7 +225,7 @@ def test_runs_that_cannot_be_written_are_the_machines_error(capsys, tmp_path):
     (tmp_path / "file").write_text("in the way")
     runs = str(tmp_path / "file" / "runs")
     line = refused(capsys, "facts", TINY, "--runs", runs, status=1)
-    assert "Not a directory" in line and "nothing half-written" in line
+    assert "Not a directory" in line and "what was whole before still is" in line
     assert (tmp_path / "file").read_text() == "in the way"
 
 

@@ -35,6 +35,15 @@ def test_what_one_file_ends_with_is_not_what_the_next_begins_with(folder, tmp_pa
     assert digest(other) != digest(folder)
 
 
+def test_what_fetched_a_folder_is_not_of_it(folder):
+    """As `hf download --local-dir` and git leave it: with the time, hidden."""
+    before = digest(folder)
+    for name in (".cache/x", ".git/y", "sub/.z"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("now")
+    assert digest(folder) == before
+
+
 def test_of_nothing_it_is_empty(tmp_path):
     assert digest(tmp_path) == "" == digest(tmp_path / "none")
 

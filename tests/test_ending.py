@@ -23,7 +23,7 @@ TINY = "configs/tiny.py"
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOSPC, "No space left on device (/x); nothing half-written"),
+        (errno.ENOSPC, "No space left on device (/x); what was whole"),
         (errno.ENOSPC, "free space or choose another --runs, and run the same"),
         (errno.EACCES, "Permission denied (/x)"),
         (errno.EACCES, "give yourself the right to it"),
@@ -32,7 +32,7 @@ TINY = "configs/tiny.py"
         (errno.ELOOP, "links lead in a circle"),
         (errno.ENAMETOOLONG, "choose a shorter name"),
         (errno.EMFILE, "ulimit -n"),
-        (errno.EIO, "Input/output error (/x); nothing half-written was left; run the"),
+        (errno.EIO, "Input/output error (/x); what was whole before still is; run the"),
     ],
 )
 def test_each_error_of_the_machine_has_its_own_remedy(number, said):

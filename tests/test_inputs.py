@@ -171,6 +171,21 @@ def test_a_folder_with_something_endless_in_it_is_refused(
     assert said in refused(capsys, "run", TINY, setting, str(tmp_path / "data"))
 
 
+def test_without_a_path_the_current_folder_is_nobodys(tmp_path, monkeypatch):
+    """Facts and text that are shipped: a pipe in the way of nobody."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    inputs.ends(None)
+    with pytest.raises(UserError, match="a pipe"):
+        inputs.ends(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["gs:x", "hf:owner/name", "runs\\x"])
+def test_what_looks_like_no_path_of_this_machine_is_refused(path):
+    with pytest.raises(UserError):
+        inputs.local(path, "--runs")
+
+
 def test_the_whole_disk_is_no_data_set(capsys):
     config = str(Path(TINY).with_name("gemma3_270m_counterfact.py"))
     args = ["run", config, "--model", "tiny", "--facts.path", "/"]

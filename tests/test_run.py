@@ -12,6 +12,7 @@ from mu_jax.errors import UserError
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.sharding import Mesh
+from mu_jax.types import Facts
 
 
 def run(tmp_path, **settings) -> Run:
@@ -77,9 +78,16 @@ def test_other_weights_under_the_same_path_make_all_stale(tmp_path, weights):
 
 def test_a_run_goes_on_where_its_model_is_not(tmp_path, weights):
     made = Run(Config("x", model=str(weights)), RunDir(tmp_path / "run"), Console())
+    made.dir.write_facts(Facts(()))
+    made.dir.write_asked([])
     made.stamp("facts")
     shutil.rmtree(weights)
     again = Run(made.config, made.dir, Console())
+    assert again.fresh("facts")
+    (made.dir.path / "asked.jsonl").unlink()
+    assert not again.fresh("facts")
+    made.dir.write_asked([])
+    made.stamp("facts")
     assert again.fresh("facts")
     (weights.parent / "model").mkdir()
     (weights / "model.safetensors").write_bytes(b"another")

@@ -236,6 +236,23 @@ def test_links_are_refused_and_lead_nowhere(run, tmp_path, name):
     assert all(f.read_text() == "mine" for f in before if f.is_file())
 
 
+def test_a_journal_is_not_begun_through_a_link(run, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (run.path / "scores").mkdir(parents=True)
+    (run.path / "scores/.x.partial.new").symlink_to(tmp_path / "mine")
+    run.journal("scores/x", "f")["cell"] = [1.0]
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert dict(run.journal("scores/x", "f")) == {"cell": [1.0]}
+
+
+def test_an_artefact_without_its_files_is_not_whole(run):
+    run.write_scores("x", SCORES)
+    run.write_rows("attacks/a/flu", ROWS)
+    assert run.whole("scores/x") and run.whole("attacks/a/flu")
+    (run.path / "scores/x.json").unlink()
+    assert not run.whole("scores/x") and not run.whole("edits/flu")
+
+
 def test_two_commands_do_not_make_the_same(run):
     held = "import sys, pathlib; from mu_jax.run_dir import RunDir\n"
     held += "with RunDir(pathlib.Path(sys.argv[1])).held('edits/flu'): print('mine')"

@@ -29,7 +29,7 @@ def readable(path: Path, expected: str, remedy: str) -> Iterator[None]:
     Args:
       expected, remedy: for that error.
     """
-    with _quiet():
+    with quiet():
         try:
             yield
         except (UserError, Preempted):
@@ -47,15 +47,19 @@ def readable(path: Path, expected: str, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Inside, nothing is logged by orbax, nor printed of errors that nobody awaits."""
-    log, hook = logging.getLogger("absl"), sys.unraisablehook
-    disabled, log.disabled = log.disabled, True
+    logs = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before, hook = [log.disabled for log in logs], sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
+        for log in logs:
+            log.disabled = True
         yield
     finally:
-        log.disabled, sys.unraisablehook = disabled, hook
+        sys.unraisablehook = hook
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
 
 
 def _refuse_pointers(path: Path) -> None:

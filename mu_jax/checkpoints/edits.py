@@ -28,7 +28,7 @@ def save(path: Path, params: Params) -> None:
     arrays = {
         label: array.unwrap(*array.named_shape) for label, array in params.items()
     }
-    with ocp.StandardCheckpointer() as checkpointer:
+    with damage.quiet(), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), arrays, force=True)
 
 

@@ -91,7 +91,8 @@ class SnapshotFolder:
                 state=ocp.args.StandardSave(_flat(state)),
                 record=ocp.args.JsonSave(record),
             )
-            self._manager.save(len(history), args=args)
+            with damage.quiet():  # a full disk is told once, by what is raised
+                self._manager.save(len(history), args=args)
         if stopping:
             raise Preempted
 

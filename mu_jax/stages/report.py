@@ -10,8 +10,16 @@ from mu_jax.types import UNEDITED, Row
 
 def report(run: Run) -> None:
     """Tables and plots in one page."""
-    for name in (UNEDITED, *run.config.edited):
-        run.need(f"evals/{name}", "evaluate")
+    config = run.config
+    for stage, artefacts in {
+        "facts": ["facts"],
+        "localize": [f"scores/{name}" for name in config.localizers],
+        "select": [f"selections/{name}" for name in config.selections],
+        "edit": [f"edits/{name}" for name in config.edited],
+        "evaluate": [f"evals/{name}" for name in (UNEDITED, *config.edited)],
+    }.items():
+        for artefact in artefacts:
+            run.need(artefact, stage)
     rows = run.rows()
     for name in (UNEDITED, *run.config.edited):
         if not any(row.model == name and row.eval in EVALS for row in rows):

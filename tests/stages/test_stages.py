@@ -1,5 +1,6 @@
 """Attacks, masks, baselines, sweeps and comparisons as a user runs them."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from mu_jax.console import Console
 from mu_jax.evals import EVALS
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
+from mu_jax.sweep import _with
 
 BASELINES = """
 import dataclasses
@@ -244,7 +246,7 @@ def swept(small, tmp_path_factory):
 
 def test_a_sweep_makes_a_run_a_value_and_shares_what_it_can(swept):
     names = sorted(path.name for path in swept.iterdir())
-    assert names == ["small.seed-0", "small.seed-1"]
+    assert names == ["small.edit.seed-0", "small.edit.seed-1"]
     zero, one = (swept / name for name in names)
     for same in ("facts.jsonl", "scores/tracing.json", "selections/top.json"):
         assert (zero / same).read_bytes() == (one / same).read_bytes()
@@ -280,6 +282,56 @@ def test_runs_that_differ_in_seeds_are_one_line(swept, capsys):
     assert len(lines) == 2 and all("and 1 more" in name for name in lines)
     text = [line["text loss"] for name, line in lines.items() if "top" in name]
     assert text[0]["seeds"] == 2 and text[0]["low"] <= text[0]["mean"]
+
+
+def test_other_settings_and_values_that_read_alike_have_runs_of_their_own(small):
+    run = Run(load(str(small[0])), RunDir(small[1]), Console())
+    pairs = [("edit.seed", "0"), ("facts.seed", "0"), ("facts.path", "a/b"),
+             ("facts.path", "a-b"), ("facts.path", "a\u2028b")]  # fmt: skip
+    made = [_with(run, *pair) for pair in pairs]
+    assert len({one.dir.path for one in made}) == len(pairs)
+    assert len({one.config.name for one in made}) == len(pairs)
+
+
+def test_runs_of_other_facts_under_one_path_are_not_seeds_of_one(
+    swept, tmp_path, capsys
+):
+    """The path is the same, and the facts are not there any more."""
+    for run in swept.iterdir():
+        shutil.copytree(run, tmp_path / run.name)
+    other = tmp_path / "small.edit.seed-1" / "stamps" / "inputs"
+    config = load(str(tmp_path / "small.edit.seed-1"))
+    gone = dataclasses.replace(config.facts, path="gone.jsonl")
+    for run in tmp_path.iterdir():
+        made = Run(load(str(run)), RunDir(run), Console())
+        made.config = dataclasses.replace(made.config, facts=gone)
+        made._inputs["file gone.jsonl"] = "one" if run.name.endswith("0") else "other"
+        for artefact in ("facts", "evals/unedited", "edits/top", "evals/top"):
+            made.stamp(artefact)
+    assert other.exists()
+    assert main(["compare", *map(str, tmp_path.iterdir()), "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)[0]["rows"]
+    assert len(lines) == 4 and not any("more" in line["model"] for line in lines)
+
+
+@pytest.mark.parametrize("stage", ["facts", "edit"])
+def test_what_other_settings_made_is_not_reported_beside_the_rest(
+    small, tmp_path, capsys, stage
+):
+    run = shutil.copytree(small[1], tmp_path / "run")
+    setting = {"facts": ["--facts.forget", "4"], "edit": ["--edit.steps", "1"]}[stage]
+    assert main([stage, str(run), *setting]) == 0
+    before = [] if stage == "facts" else ["--edit.steps", "6"]
+    assert "with other settings" in refused(capsys, "report", run, *before)
+
+
+def test_a_comparison_overwrites_nothing_unasked(swept, tmp_path, capsys):
+    runs, file = [str(path) for path in swept.iterdir()], tmp_path / "mine.md"
+    file.write_text("mine")
+    assert "is there" in refused(capsys, "compare", *runs, "--markdown", file)
+    assert file.read_text() == "mine"
+    assert main(["compare", *runs, "--markdown", str(file), "--force"]) == 0
+    assert file.read_text() != "mine"
 
 
 @pytest.mark.parametrize(
