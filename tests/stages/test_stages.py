@@ -214,9 +214,9 @@ def test_a_sequence_is_localized_part_by_part(baselines):
 
 def test_attacks_of_several_edits_at_once_lose_nothing(baselines):
     """Real processes in one run directory."""
-    config, path = baselines
+    _, path = baselines
     cache = Path(os.environ["MU_JAX_CACHE"])
-    args = ["attack", str(config), "--runs", str(path.parent), "--attack", "quantize"]
+    args = ["attack", str(path), "--attack", "quantize"]
     names = ("rome", "sequence")
     crew = [small_run.start([*args, "--edit", name], cache) for name in names]
     for process in crew:
