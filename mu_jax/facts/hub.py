@@ -4,6 +4,7 @@ A local folder or a data set of the hub, read by `datasets`: CSV, JSON, JSON Lin
 Parquet files, in one or several named splits.
 """
 
+import glob
 import logging
 import re
 import tempfile
@@ -32,11 +33,11 @@ def read(path: str, split: str | None = None) -> list[Record]:
     A folder leaves nothing behind, a data set of the hub is kept in the hub's cache.
 
     Raises:
-      UserError: no such data set or split, no network, files of another kind, or a
-        loading script (which is never run).
+      UserError: no such data set or split, no network, files of another kind, a
+        loading script (which is never run), or a name that is a pattern.
     """
     if Path(path).is_dir():
-        inputs.tree(Path(path))  # nothing in it that never ends
+        _plain([Path(path).resolve(), *inputs.tree(Path(path))])
     with tempfile.TemporaryDirectory() as cache:
         splits = _load(path, cache if Path(path).is_dir() else None)
         name = split or (next(iter(splits)) if len(splits) == 1 else "train")
@@ -53,6 +54,20 @@ def read(path: str, split: str | None = None) -> list[Record]:
         Record(row, f"{path}, split {name}, record {i}")
         for i, row in enumerate(rows, 1)
     ]
+
+
+def _plain(paths: list[Path]) -> None:
+    """Raises UserError for a path that `datasets` would take for a pattern.
+
+    Silently: of `train[1].csv` and `train1.csv` it reads the second twice.
+    """
+    for path in map(str, paths):
+        if glob.has_magic(path) or "::" in path:
+            raise UserError(
+                f"{path} has *, ?, [ or :: in its name",
+                "a data set without such names, which are patterns",
+                "give it another name",
+            )
 
 
 def _load(path: str, cache: str | None) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 Nothing here is trusted: whatever cannot be read is one line that names the file and the
 place in it. No format that can hold code (pickle, loading scripts) is ever opened.
+Files are opened here, and not by `datasets`, which takes a name as a pattern.
 """
 
 import csv
 import io
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,29 +58,32 @@ def read_csv(path: str, required: Sequence[str]) -> list[Record]:
       UserError: no such file, no rows, a missing column, or a row that is malformed or
         has an empty required cell (naming the file, the line and the reason).
     """
-    header, lines = _check(path, required)
-    import datasets
-    from datasets.utils import disable_progress_bars
-
-    disable_progress_bars()
-    names = [f"{i}" for i in range(len(header))]  # the file's own may be empty or equal
-    with tempfile.TemporaryDirectory() as cache:
-        table = datasets.Dataset.from_csv(
-            path,
-            cache_dir=cache,
-            keep_in_memory=True,
-            features=datasets.Features(dict.fromkeys(names, datasets.Value("string"))),
-            names=names,
-            header=0,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
-        cells = [[row[name].strip() for name in names] for row in table.to_list()]
-    rows = [dict(zip(header, row, strict=True)) for row in cells]
-    return [
-        Record(row, f"{path}, line {line}")
-        for row, line in zip(rows, lines, strict=True)
-    ]
+    reader = csv.reader(io.StringIO(_text(path, "CSV"), newline=""), strict=True)
+    rows: list[Record] = []
+    end = 0  # the last line of the row before
+    try:
+        header = next(reader, [])
+        missing = [c for c in required if c not in header]
+        if missing:
+            raise UserError(
+                f"{path} has the columns {', '.join(header) or '(none)'}",
+                f"also {', '.join(missing)}",
+                "name the columns in the first line",
+            )
+        end = reader.line_num
+        for row in reader:
+            end = reader.line_num
+            if row:
+                rows.append(_row(row, header, required, f"{path}, line {end}"))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {end + 1}: {error}",
+            "comma-separated text, with quotes in pairs",
+            "correct the row or remove it",
+        ) from None
+    if not rows:
+        raise UserError(f"{path} has no rows", "at least one fact", "add rows")
+    return rows
 
 
 def read_json(path: str) -> list[Record]:
@@ -121,25 +124,32 @@ def read_parquet(path: str) -> list[Record]:
     """The rows of a Parquet file.
 
     Raises:
-      UserError: no such file, one that is not Parquet, or no rows.
+      UserError: no such file, one that is not Parquet, no rows, or two columns of one
+        name.
     """
     _present(path, "Parquet")
-    import datasets
-    from datasets.utils import disable_progress_bars
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
 
-    disable_progress_bars()
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            table = datasets.Dataset.from_parquet(
-                path, cache_dir=cache, keep_in_memory=True
-            )
-            rows = table.to_list()
-        except (datasets.exceptions.DatasetsError, ValueError) as error:
-            raise UserError(
-                f"{path} cannot be read ({reason(error)})",
-                "a Parquet file with rows",
-                "write the file anew",
-            ) from None
+    try:
+        with Path(path).open("rb") as file:  # by its name it might be a pattern
+            table = ParquetFile(file).read()
+            names, rows = table.column_names, table.to_pylist()
+    except (pa.ArrowException, ArithmeticError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({reason(error)})",
+            "a Parquet file with rows",
+            "write the file anew",
+        ) from None
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(
+            f"{path} has the column {twice[0]!r} more than once",
+            "columns with names of their own",
+            "name them apart",
+        )
+    if not rows:
+        raise UserError(f"{path} has no rows", "at least one fact", "add rows")
     return [Record(row, f"{path}, record {i}") for i, row in enumerate(rows, 1)]
 
 
@@ -148,48 +158,6 @@ def reason(error: BaseException) -> str:
     error = error.__cause__ or error
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
-
-
-def _check(path: str, required: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The header, and the last line of every row.
-
-    Raises:
-      UserError: what `read_csv` refuses; of several wrong rows the first.
-    """
-    reader = csv.reader(io.StringIO(_text(path, "CSV"), newline=""), strict=True)
-    lines: list[int] = []
-    end = 0  # the last line of the row before
-    try:
-        header = next(reader, [])
-        missing = [c for c in required if c not in header]
-        if missing:
-            raise UserError(
-                f"{path} has the columns {', '.join(header) or '(none)'}",
-                f"also {', '.join(missing)}",
-                "name the columns in the first line",
-            )
-        end = reader.line_num
-        for row in reader:
-            end = reader.line_num
-            if not row:
-                continue
-            wrong = _wrong(row, header, required)
-            if wrong:
-                raise UserError(
-                    f"{path}, line {end}: {wrong}",
-                    f"{len(header)} cells ({', '.join(header[:6])})",
-                    "correct the row or remove it",
-                )
-            lines.append(end)
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {end + 1}: {error}",
-            "comma-separated text, with quotes in pairs",
-            "correct the row or remove it",
-        ) from None
-    if not lines:
-        raise UserError(f"{path} has no rows", "at least one fact", "add rows")
-    return header, lines
 
 
 def _parse(text: str, path: str, line: int) -> Any:
@@ -231,8 +199,17 @@ def _text(path: str, kind: str) -> str:
         ) from None
 
 
-def _wrong(row: list[str], header: list[str], required: Sequence[str]) -> str:
-    if len(row) != len(header):
-        return f"{len(row)} cells"
-    empty = [c for c in required if not row[header.index(c)].strip()]
-    return f"no {empty[0]}" if empty else ""
+def _row(
+    cells: list[str], header: list[str], required: Sequence[str], place: str
+) -> Record:
+    """The row at that place; raises UserError if it is malformed."""
+    values = dict(zip(header, map(str.strip, cells), strict=False))
+    wrong = [f"{len(cells)} cells"] if len(cells) != len(header) else []
+    wrong += [f"no {column}" for column in required if not values.get(column)]
+    if wrong:
+        raise UserError(
+            f"{place}: {wrong[0]}",
+            f"{len(header)} cells ({', '.join(header[:6])})",
+            "correct the row or remove it",
+        )
+    return Record(values, place)

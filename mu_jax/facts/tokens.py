@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mu_jax.errors import UserError
+from mu_jax.facts.groups import alike
 from mu_jax.types import Encoding, Fact, Prompts, Question, Tokenizer
 
 
@@ -25,8 +26,8 @@ def prompts(
 
     Raises:
       UserError: a prompt longer than `length` or `context`, a named subject that has no
-        token of its own, an option that begins with a token of white space alone, two
-        that begin with the same token, or questions with different numbers of options.
+        token of its own, an option without a `first_token`, two that begin with the
+        same token, or questions with different numbers of options.
     """
     if not questions:
         raise UserError("no questions", "at least one", "choose another split")
@@ -90,11 +91,10 @@ def first_token(text: str, tokenizer: Tokenizer) -> int | None:
     """The token that `text` begins with, as a continuation.
 
     None where it says nothing: it is white space alone, as of " 1879", which is a space
-    and four digits to Gemma. Any number begins like that, and so does much else.
+    and four digits to Gemma, or a part of a character, as of "ローマ", which begins
+    with the same two bytes as "パリ" to SmolLM.
     """
-    ids, spans = tokenizer.encode(text)
-    shown = next((text[start:stop] for start, stop in spans[1:] if start < stop), "")
-    return ids[1] if shown.strip() else None
+    return _first(text, tokenizer)[0]
 
 
 def unscorable(fact: Fact, tokenizer: Tokenizer) -> str:
@@ -102,10 +102,14 @@ def unscorable(fact: Fact, tokenizer: Tokenizer) -> str:
 
     Answers are judged by their first token (method §6, trap 13).
     """
-    firsts = [first_token(a, tokenizer) for a in (fact.answer, fact.counterfact)]
-    if None in firsts:
-        return "an answer begins with a token of white space alone, which says nothing"
-    return "both answers begin with the same token" if firsts[0] == firsts[1] else ""
+    answers = fact.answer, fact.counterfact
+    (one, why), (other, why_other) = (_first(a, tokenizer) for a in answers)
+    if why or why_other:
+        return f"an answer begins with {why or why_other}"
+    if one == other:
+        return "both answers begin with the same token"
+    same = alike(fact.answer) == alike(fact.counterfact)
+    return "both answers are the same but for case, accents or spaces" if same else ""
 
 
 def distinct(facts: Sequence[Fact], tokenizer: Tokenizer) -> list[Fact]:
@@ -114,30 +118,55 @@ def distinct(facts: Sequence[Fact], tokenizer: Tokenizer) -> list[Fact]:
     Distractors that cannot be told from another answer of their fact are taken away,
     and so is a rival that cannot be told from the subject.
     """
-    first = lambda text: first_token(text, tokenizer)
     kept = []
     for fact in facts:
         if unscorable(fact, tokenizer):
             continue
-        firsts, distractors = [None, first(fact.answer), first(fact.counterfact)], []
-        for wrong in fact.distractors:
-            if first(wrong) not in firsts:
-                firsts.append(first(wrong))
-                distractors.append(wrong)
-        sides = {None, *(first(f" {name}") for name in (fact.subject, fact.rival))}
-        rival = fact.rival if len(sides) == 3 else ""
+        answers = (fact.answer, fact.counterfact, *fact.distractors)
+        sides = (f" {fact.subject}", f" {fact.rival}")
         kept.append(
-            dataclasses.replace(fact, distractors=tuple(distractors), rival=rival)
+            dataclasses.replace(
+                fact,
+                distractors=tuple(_told_apart(answers, tokenizer)[2:]),
+                rival=fact.rival if len(_told_apart(sides, tokenizer)) == 2 else "",
+            )
         )
     return kept
 
 
+def _told_apart(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Those that neither say nor begin with what one before them does."""
+    kept: list[str] = []
+    said: set[str] = set()
+    firsts: set[int | None] = {None}
+    for text in texts:
+        first = first_token(text, tokenizer)
+        if first not in firsts and alike(text) not in said:
+            kept.append(text)
+            firsts.add(first)
+            said.add(alike(text))
+    return kept
+
+
+def _first(text: str, tokenizer: Tokenizer) -> tuple[int | None, str]:
+    """The token that `text` begins with; or None, and what it begins with instead."""
+    ids, spans = tokenizer.encode(text)
+    if len(ids) == 1:
+        return None, "no token at all"
+    start, stop = spans[1]
+    if text[start:stop].strip():
+        return ids[1], ""
+    if tokenizer.decode(ids[1:2]).strip():  # bytes, of which the next token has more
+        return None, "a part of a character, which others share"
+    return None, "a token of white space alone, which says nothing"
+
+
 def _scorable(answer: str, tokenizer: Tokenizer) -> int:
     """Its first token, which must say something."""
-    token = first_token(answer, tokenizer)
+    token, instead = _first(answer, tokenizer)
     if token is None:
         raise UserError(
-            f"the answer {answer!r}, which begins with a token of white space alone",
+            f"the answer {answer!r}, which begins with {instead}",
             "answers that can be told by their first token",
             "leave the fact out",
         )

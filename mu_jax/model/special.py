@@ -181,10 +181,11 @@ def _added(
 ) -> Iterator[tuple[int, AddedToken]]:
     """In order of their ids."""
     for index, token in listed:
-        if not is_id(index) or _text(token) is None:
+        described = isinstance(token, dict) and _text(token) is not None
+        if not (is_id(index) and described):
             raise UserError(
                 f"{SETTINGS} or {ADDED} has {str(token)[:60]!r} as token {index!r:.60}",
-                "a text, and its id",
+                "an object with the token's text as content, and its id",
                 "fetch the checkpoint's tokenizer files again",
             )
     for index, token in sorted(listed, key=lambda pair: pair[0]):

@@ -46,6 +46,21 @@ def test_the_only_split_or_train_is_read(folder, files, split):
     assert found[1].place == f"{path}, split {split}, record 2"
 
 
+@pytest.mark.parametrize("name", ["train[1].jsonl", "d*/train.jsonl", "q::r.jsonl"])
+def test_a_name_that_is_a_pattern_is_refused(folder, name):
+    path = folder({name: lines(ROWS), "train1.jsonl": lines(ROWS[:1])})
+    with pytest.raises(UserError, match=r"in its name; .* give it another name"):
+        hub.read(path)
+
+
+def test_a_folder_whose_name_is_a_pattern_is_refused(tmp_path):
+    for name in ("d[1]", "d1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text(lines([{"name": name}]))
+    with pytest.raises(UserError, match=r"d\[1\] has \*, "):
+        hub.read(str(tmp_path / "d[1]"))
+
+
 def test_a_split_is_chosen_by_name_and_otherwise_they_are_listed(tmp_path):
     path = tmp_path / "set"
     for name, rows in (("gemma_7b", ROWS), ("llama3_8b", ROWS[:2])):

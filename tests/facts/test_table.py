@@ -182,6 +182,21 @@ def test_parquet_comes_back_as_it_was_written(tmp_path):
     assert found[2].place == f"{path}, record 3"
 
 
+@pytest.mark.parametrize(
+    "name", ["a[1]", "b*", "q::r", "c?", "{x,y}", "x=1", "~", "%41"]
+)
+def test_a_name_is_no_pattern_and_no_address(tmp_path, name):
+    """Beside each lies what a pattern would find."""
+    for said, stem in enumerate([name, "a1", "bb", "cc", "x"]):
+        (tmp_path / f"{stem}.csv").write_text(f"a\n{said}\n")
+        rows = datasets.Dataset.from_dict({"a": [f"{said}"]})
+        with (tmp_path / f"{stem}.parquet").open("wb") as target:
+            rows.to_parquet(target)
+    for suffix in ("csv", "parquet"):
+        found = read(str(tmp_path / f"{name}.{suffix}"))
+        assert [dict(row) for row in found] == [{"a": "0"}]
+
+
 def test_csv_is_read_by_its_suffix(file):
     assert [dict(r) for r in read(file("x.csv", "a,b\n1, 2\n"))] == [
         {"a": "1", "b": "2"}
@@ -223,7 +238,7 @@ def test_what_is_no_parquet_is_refused(file, data):
 def test_a_parquet_file_without_rows_is_refused(tmp_path):
     path = str(tmp_path / "x.parquet")
     datasets.Dataset.from_dict({"a": []}).to_parquet(path)
-    with pytest.raises(UserError, match=r"no data.*a Parquet file with rows"):
+    with pytest.raises(UserError, match=r"has no rows; expected at least one fact"):
         read(path)
 
 

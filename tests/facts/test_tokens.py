@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mu_jax.errors import UserError
 from mu_jax.facts.counterfact_formats import Train
@@ -21,6 +22,7 @@ from mu_jax.facts.tokens import (
     shared_prefix,
     unscorable,
 )
+from mu_jax.model.json_tokenizer import JsonTokenizer
 from mu_jax.model.sentence_pieces import SentencePiece
 from mu_jax.testing import ToyTokenizer
 from mu_jax.types import Fact, Question
@@ -212,10 +214,63 @@ def test_a_first_token_of_white_space_alone_says_nothing(gemma_tokenizer, text, 
     assert (found and gemma_tokenizer.decode([found])) == first
 
 
-def test_a_byte_of_a_letter_says_something(sentencepiece):
-    assert first_token("é", sentencepiece) == sentencepiece.encode("é").ids[1]
-    assert first_token(" é", sentencepiece) is None
-    assert first_token("é", ToyTokenizer()) is None  # it has no token at all
+@pytest.fixture(scope="module")
+def byte_pairs():
+    """Of SmolLM's kind: bytes, and two pairs of them: " a", and " " with half a П."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = ["Ġa", "ĠÐ"]
+    ids = {text: i for i, text in enumerate(["<bos>", *letters, *merged])}
+    made = Tokenizer(models.BPE(ids, [tuple(text) for text in merged]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return JsonTokenizer(made.to_str().encode(), bos=0)
+
+
+PART, BLANK = "a part of a character", "a token of white space alone"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        ("byte_pairs", "ローマ", PART),
+        ("byte_pairs", " Париж", PART),
+        ("byte_pairs", "é", PART),
+        ("byte_pairs", " 파리", BLANK),
+        ("byte_pairs", " 12", BLANK),
+        ("byte_pairs", "", "no token"),
+        ("byte_pairs", " aé", ""),
+        ("sentencepiece", "é", PART),
+        ("sentencepiece", " é", BLANK),
+        ("sentencepiece", " p", ""),
+    ],
+)
+def test_a_part_of_a_character_says_nothing(request, kind, text, why):
+    """パリ begins with the same token as ローマ."""
+    tokenizer = request.getfixturevalue(kind)
+    assert why in unscorable(fact("a", text, "b"), tokenizer)
+    found = first_token(text, tokenizer)
+    assert found == (None if why else tokenizer.encode(text).ids[1])
+    if why:
+        with pytest.raises(UserError, match=f"which begins with {why}"):
+            prompts([Question("S", "", 0, text, "b", (text, "b"))], tokenizer)
+
+
+SAME = [(" Caf\u00e9", " Cafe\u0301"), (" x", " X"), (" x y", "x  y"), (" x", "x")]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_answers_that_are_the_same_are_not_asked_for(byte_pairs, one, other):
+    for tokenizer in (ToyTokenizer(WORDS), byte_pairs):
+        assert unscorable(fact("a", one, other), tokenizer)
+        assert distinct([fact("a", one, other)], tokenizer) == []
+    assert "but for case, accents" in unscorable(fact("a", "x", "X"), byte_pairs)
+
+
+def test_distractors_that_are_another_answer_are_taken_away():
+    wrong = (" PARIS", " Bonn", " rome", " bonn", " Oslo")
+    one = dataclasses.replace(fact("a", " Paris", " Rome"), distractors=wrong)
+    (kept,) = distinct([one], ToyTokenizer(WORDS))
+    assert kept.distractors == (" Bonn", " Oslo")
 
 
 YEARS = [fact("a", " 3021", " Rome"), fact("b", " Rome", " 3021")]

@@ -216,8 +216,9 @@ def test_files_that_give_a_token_other_ids_are_refused(vocabulary, text, index):
         {"x": {"content": "<fact>"}},
         {"7": {}},
         {"7": 3},
-        {"-7": "a"},
-        {"9" * 5000: "a"},
+        {str(FACT): "<fact>"},
+        {"-7": {"content": "a"}},
+        {"9" * 5000: {"content": "a"}},
     ],
 )
 def test_added_tokens_that_are_none_are_refused(vocabulary, listed):
