@@ -345,7 +345,8 @@ class Run:
                 with self.dir.held(artefact):
                     yield artefact
                     self.stamp(artefact)
-            self.dir.remove(f"{artefact}/state")  # of use only to what is unfinished
+            for unfinished in (f"{artefact}/state", f"{artefact}.partial"):
+                self.dir.remove(unfinished)
 
     def adopt(self, other: RunDir) -> None:
         """Copies what another run made with the settings that this one has.

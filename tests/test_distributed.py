@@ -154,7 +154,7 @@ def test_a_run_of_four_devices_is_used_on_one(small, several, tmp_path, capsys):
         said = small_run.ended(small_run.start(args, cache))
         assert said.count(ELSEWHERE) == 1
     assert (tmp_path / "out").is_dir()
-    assert any(row.eval == "quantize" for row in RunDir(run).read_rows())
+    assert RunDir(run).read_rows("attacks/quantize/top")
     assert main(["attack", str(run), "--mesh.fsdp", "3"]) == 2
     assert "mesh data -1 x fsdp 3 x tensor 1 on" in capsys.readouterr().err
 

@@ -83,15 +83,14 @@ def undisturbed(small, tmp_path_factory):
 
 
 def found(run) -> dict:
-    """What a run holds, but for what the clock said, and locks that nobody holds."""
-    stamps = [f for f in (run / "stamps").rglob("*") if f.is_file()]
-    stamps = sorted(f for f in stamps if f.suffix != ".lock")
-    rows = sorted((run / "evals").iterdir())
+    """What a run holds, but for what the clock said, and hidden files of the dead."""
+    files = [*(run / "stamps").rglob("*"), *(run / "evals").iterdir()]
+    shown = sorted(f for f in files if f.is_file() and not f.name.startswith("."))
     return {
         "weights": small_run.weights(run),
         "history": small_run.history(run),
         "edit": small_run.names(run / "edits/top"),
-        **{str(f.relative_to(run)): f.read_bytes() for f in (*stamps, *rows)},
+        **{str(f.relative_to(run)): f.read_bytes() for f in shown},
     }
 
 

@@ -212,13 +212,18 @@ def test_a_sequence_is_localized_part_by_part(baselines):
     assert len(history) == 2
 
 
-def test_attacks_of_several_edits_at_once_lose_nothing(baselines):
+def test_attacks_of_several_edits_at_once_lose_nothing(baselines, capsys):
     """Real processes in one run directory."""
-    _, path = baselines
+    config, path = baselines
+    assert main(["select", str(config), "--runs", str(path.parent)]) == 0
+    refused(capsys, "edit", config, "--runs", str(path.parent))  # all but one
     cache = Path(os.environ["MU_JAX_CACHE"])
-    args = ["attack", str(path), "--attack", "quantize"]
-    names = ("rome", "sequence")
-    crew = [small_run.start([*args, "--edit", name], cache) for name in names]
+    args = ["attack", str(config), "--runs", str(path.parent), "--attack", "quantize"]
+    names, here = (
+        ("rome", "sequence"),
+        f"import sys; sys.path[:0] = [{str(config.parent)!r}]",
+    )
+    crew = [small_run.start([*args, "--edit", n], cache, script=here) for n in names]
     for process in crew:
         small_run.ended(process)
     for name in names:
@@ -355,4 +360,8 @@ def test_what_is_no_run_is_not_compared(small, tmp_path, capsys):
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(small[1] / "config.json", bare)
+    assert "mu facts" in refused(capsys, "compare", bare)
+    for name in ("facts.jsonl", "asked.jsonl", "stamps/facts"):
+        (bare / name).parent.mkdir(exist_ok=True)
+        shutil.copy(small[1] / name, bare / name)
     assert "mu evaluate" in refused(capsys, "compare", bare)
