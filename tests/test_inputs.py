@@ -65,7 +65,7 @@ BORDERS = {
     "run to benchmark": ["harness", "URL", "--tasks", "sciq"],
     "--include-path": ["harness", "RUN", "--tasks", "sciq", "--include-path", "URL"],
 }
-URLS = ("gs://bucket/x", "s3://bucket/x.csv", "file:///tmp/x", "https://x.org/y.gguf")
+URLS = ("gs://bucket/x", "s3://bucket/x.csv", "file:///x", "https://x.org/y.gguf")
 
 
 @pytest.mark.parametrize("border", BORDERS)
