@@ -290,11 +290,8 @@ class Run:
 
         Evaluations come first, then what other commands measured, model by model.
         """
-        kinds, attacks = (
-            ("evals", "rounded", "masks", "attacks", "harness"),
-            [*self.config.attacks],
-        )
-        models = (UNEDITED, *self.config.edited)
+        kinds = ("evals", "rounded", "masks", "attacks", "harness")
+        models, attacks = (UNEDITED, *self.config.edited), [*self.config.attacks]
 
         def order(artefact: str) -> tuple:
             kind, *names = artefact.split("/")
@@ -306,13 +303,10 @@ class Run:
 
         found = self.dir.measured()
         now = [artefact for artefact in found if self._measured_now(artefact)]
-        for artefact in set(found) - set(now):
+        for artefact in sorted({*found} - {*now}):
             self.console.say(f"  {artefact}: of other settings, left out")
-        return [
-            r
-            for artefact in sorted(now, key=order)
-            for r in self.dir.read_rows(artefact)
-        ]
+        now.sort(key=order)
+        return [row for artefact in now for row in self.dir.read_rows(artefact)]
 
     def _measured_now(self, artefact: str) -> bool:
         try:

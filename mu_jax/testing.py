@@ -44,9 +44,6 @@ class ToyTokenizer:
         """The text of ids seen before; where words share an id, the last one seen."""
         return "".join(self._texts.get(int(i), "") for i in ids)
 
-    def first_token(self, text: str) -> int:
-        return self.encode(text).ids[1]
-
     def files(self) -> dict[str, bytes]:
         """None: no other library knows it."""
         return {}

@@ -98,10 +98,6 @@ class JsonTokenizer:
         """The text of `ids`; special tokens such as BOS and padding vanish."""
         return self._tokenizer.decode([int(i) for i in ids])
 
-    def first_token(self, text: str) -> int:
-        """The id of the token that `text` begins with, as a continuation."""
-        return self.encode(text).ids[1]
-
     def files(self) -> dict[str, bytes]:
         """Name to content of the files that `from_files` makes this tokenizer from."""
         return {**self._beside, JSON: self._data}

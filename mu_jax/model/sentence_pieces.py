@@ -112,10 +112,6 @@ class SentencePiece:
             for added, run in itertools.groupby(known, self._added.__contains__)
         )
 
-    def first_token(self, text: str) -> int:
-        """The id of the token that `text` begins with, as a continuation."""
-        return self.encode(text).ids[1]
-
     def files(self) -> dict[str, bytes]:
         """Name to content of the files that `from_files` makes this tokenizer from."""
         return {**self._beside, PROTO: self.proto}

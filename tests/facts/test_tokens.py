@@ -68,9 +68,9 @@ def test_rows_end_where_the_answer_begins(template):
         assert (rows.tokens[i, n:] == tokenizer.pad).all()
         whole = tokenizer.encode(question.text + question.answer).ids
         assert whole[: n + 1] == [*rows.tokens[i, :n], rows.answer[i]]
-        assert rows.foil[i] == tokenizer.first_token(question.foil)
+        assert rows.foil[i] == tokenizer.encode(question.foil).ids[1]
         assert rows.options[i].tolist() == [
-            tokenizer.first_token(o) for o in question.options
+            tokenizer.encode(o).ids[1] for o in question.options
         ]
 
 
