@@ -146,7 +146,7 @@ def _lines(groups: Sequence[Group]) -> Grid:
                     facts,
                     _edited(group.runs[0].dir, model),
                     *(group.table.estimates(model, what) for what in wanted),
-                    *(one.estimates(one.worst) if one.worst else () for one in after),
+                    *(one.worst_estimates() for one in after),
                 )
             )
     header = [
@@ -158,8 +158,8 @@ def _lines(groups: Sequence[Group]) -> Grid:
     return Grid(
         "Runs compared",
         "facts: how many are forgotten. After an attack: the probability, over the"
-        " options, that the true answer is back, at the attack's worst point, chosen on"
-        f" these facts. {INTERVALS}",
+        " options, that the true answer is back, at the attack's worst point (for each"
+        f" half of the facts, chosen on the other half). {INTERVALS}",
         tuple(header[i] for i in kept),
         tuple(tuple(line[i] for i in kept) for line in lines),
     )

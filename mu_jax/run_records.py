@@ -45,7 +45,8 @@ def asked(record: Any) -> tuple[Fact, float]:
 
 def row(record: Any) -> Row:
     values = tuple(float(number(v)) for v in _list(mapping(record)["values"]))
-    made = Row(**{**record, "values": values})
+    facts = tuple(text(id) for id in _list(record.get("facts", [])))
+    made = Row(**{**record, "values": values, "facts": facts})
     for said in (made.model, made.split, made.prompt, made.metric, made.at):
         text(said)
     text(made.budget), text(made.note), _name(made.eval)
@@ -57,6 +58,12 @@ def row(record: Any) -> Row:
         number(0 if end is None else end)
     if whole(made.n) != len(values) or not values:
         raise ValueError(f"{len(values)} values of n = {made.n!r} facts")
+    if facts and len(set(facts)) != len(values):
+        raise ValueError(f"{len(values)} values of {len(set(facts))} different facts")
+    if made.share is not True and made.share is not False:
+        raise ValueError(f"share = {made.share!r}")
+    if made.share and any(v < 0 or v > 1 for v in values):
+        raise ValueError(f"shares from {min(values)} to {max(values)}")
     return made
 
 

@@ -279,7 +279,10 @@ class Row:
     models can be compared in pairs. `mean`, and the interval from `low` to `high`, are
     `statistics.estimate` of them. `at` says where on a curve it was measured
     ("rate=0.0001 step=10", "layer=3"), `budget` what an attacker spent, `seed` which
-    seed attacked, `note` why a number should not be read as a result.
+    seed attacked, `note` why a number should not be read as a result. `share` says that
+    the metric is a share or a probability: in [0, 1] by what it is, and not because
+    these values happen to be. `facts` are the ids of the facts, where which of a split
+    are asked depends on the seed; empty where it does not.
     """
 
     model: str
@@ -296,16 +299,21 @@ class Row:
     budget: str = ""
     seed: int = 0
     note: str = ""
+    share: bool = False
+    facts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, values: Float[np.ndarray, " n"], **where: Any) -> "Row":
+    def of(
+        cls, values: Float[np.ndarray, " n"], *, share: bool = False, **where: Any
+    ) -> "Row":
         """The row of these values; `where` are its other fields."""
-        found = estimate(values)
+        found = estimate(values, share)
         return cls(
             values=tuple(round(float(v), 6) for v in np.asarray(values)),
             mean=found.mean,
             low=found.low,
             high=found.high,
             n=found.n,
+            share=share,
             **where,
         )

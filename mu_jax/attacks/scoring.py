@@ -107,6 +107,8 @@ class Scoring:
         return [
             Row.of(
                 np.array(self.journal[self._key(at, template.name, split, metric)]),
+                share=True,
+                facts=tuple(fact.id for fact in facts),
                 model=self.victim.name,
                 eval=self.attack,
                 split=split,
@@ -118,7 +120,7 @@ class Scoring:
             )
             for at, budget in self._seen
             for template in self.victim.templates
-            for split in self._asked(template)
+            for split, facts in self._asked(template).items()
             for metric in METRICS
         ]
 

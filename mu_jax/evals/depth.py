@@ -193,7 +193,14 @@ class UnlearningDepth:
                 (name, f"layer={k}", v) for name, v in zip(names, layer, strict=True)
             ]
         return [
-            Row.of(kept, split="forget", metric=metric, at=at, **where)
+            Row.of(
+                kept,
+                split="forget",
+                metric=metric,
+                at=at,
+                share=metric in ("uds", "erased"),
+                **where,
+            )
             for metric, at, values in found
             if len(kept := values[~np.isnan(values)])
         ]

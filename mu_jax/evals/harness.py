@@ -27,6 +27,8 @@ from mu_jax.types import Progress, Row, silent
 
 NAME = "harness"
 """What these rows have as `eval`."""
+SHARES = ("acc", "acc_norm", "acc_bytes", "exact_match", "f1")
+"""Its metrics that lie in [0, 1], document by document."""
 _SEED = 1234  # lm-eval's own, for the choice of few-shot examples
 
 Loaded = Mapping[str, Mapping[str, Any]]
@@ -218,7 +220,12 @@ def _rows(name: str, results: Mapping, part: Mapping[str, Any]) -> Iterator[Row]
             where = {"model": name, "eval": NAME, "split": "test", "metric": label}
             if how is mean and all(np.isscalar(v) for v in values):
                 of_task[label] = [float(v) for v in values]
-                yield Row.of(np.array(of_task[label]), prompt=task_name, **where)
+                yield Row.of(
+                    np.array(of_task[label]),
+                    prompt=task_name,
+                    share=metric in SHARES,
+                    **where,
+                )
                 continue
             whole = results["results"][task_name].get(f"{metric},{kind}")
             if isinstance(whole, int | float):
@@ -239,7 +246,7 @@ def _of_group(name: str, group: Any, scores: Mapping) -> Iterator[Row]:
                 values = np.concatenate([scores[leaf][label] for leaf in leaves])
                 yield Row.of(
                     values, model=name, eval=NAME, split="test", prompt=group.name,
-                    metric=label, note=note,
+                    metric=label, note=note, share=rule.metric in SHARES,
                 )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ in the middle and falls where the edit is.
 
     p_true, p_injected                probability over the whole vocabulary
     choice_p_true, choice_p_injected  over the options only
-    rank_true                         how many tokens are likelier than the true answer
+    log_rank_true                     log(1 + how many tokens are likelier than the true
+                                      answer): of ranks one fact would make the mean
 
 Rows `layer=0` are the embeddings, `layer=K` the stream after K layers; after the last
 layer these are the model's own answers, as Recall measures them. Early layers speak
@@ -31,7 +32,13 @@ from mu_jax.model.model import Model
 from mu_jax.sharding import fetch
 from mu_jax.types import Facts, Progress, Prompts, Row, silent
 
-METRICS = ("choice_p_true", "choice_p_injected", "p_true", "p_injected", "rank_true")
+METRICS = (
+    "choice_p_true",
+    "choice_p_injected",
+    "p_true",
+    "p_injected",
+    "log_rank_true",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +84,7 @@ class LogitLens:
                 prompt=template.name,
                 metric=metric,
                 at=f"layer={k}",
+                share=metric != "log_rank_true",
             )
             for k in range(len(at_end))
             for split, cut in cuts.items()
@@ -106,7 +114,8 @@ def _lens(
     def one(resid):
         logits = network.lens(params, resid.astype(params["embedder"].dtype))
         true = jnp.take_along_axis(logits, asked.answer[:, None], axis=1)
-        values = {**judged(logits, asked), "rank_true": (logits > true).sum(axis=1)}
+        rank = jnp.log1p((logits > true).sum(axis=1))
+        values = {**judged(logits, asked), "log_rank_true": rank}
         return {metric: values[metric].astype(jnp.float32) for metric in METRICS}
 
     return jax.lax.map(one, resid)

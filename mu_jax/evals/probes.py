@@ -96,6 +96,7 @@ class LatentProbes:
         return [
             Row.of(
                 (read == token)[cut].astype(float),
+                share=True,
                 model=name,
                 eval="probe",
                 split=split,

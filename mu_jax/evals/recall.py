@@ -131,6 +131,7 @@ def rows(
     return [
         Row.of(
             values,
+            share=True,
             note=notes.get(template, ""),
             model=name,
             eval=eval,

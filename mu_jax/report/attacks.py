@@ -9,7 +9,7 @@ import numpy as np
 from mu_jax.attacks.scoring import BEFORE, ORIGINAL
 from mu_jax.report.grid import Entry, Estimates, Grid
 from mu_jax.report.tables import INTERVALS, Measure, Table, Values
-from mu_jax.statistics import Estimate, recovered
+from mu_jax.statistics import Estimate, estimate, recovered
 from mu_jax.types import Row
 
 CONTROL = "never_knew"
@@ -45,15 +45,45 @@ class Attacked:
         return list(dict.fromkeys(at for at in found if ORIGINAL not in at.split()))
 
     @functools.cached_property
-    def worst(self) -> str | None:
-        """The point with the largest mean on the forgotten facts; None before any.
+    def peak(self) -> str | None:
+        """The point with the largest mean on the forgotten facts; None before any."""
+        return self._peak(slice(None))
 
-        Chosen on the facts that it is then reported for, as an attacker would not be
-        able to: an upper bound.
+    @functools.cached_property
+    def worst(self) -> tuple[str, str] | None:
+        """The points to report for the even and for the odd of the forgotten facts.
+
+        Each is the worst on the other facts: no fact is scored where it was itself
+        looked at to choose. One fact alone is, and a curve of one point has no choice.
         """
+        if (peak := self.peak) is None:
+            return None
+        chosen = [self._peak(slice(start, None, 2)) for start in (1, 0)]
+        return chosen[0] or peak, chosen[1] or peak
+
+    def _peak(self, facts: slice) -> str | None:
         found = ((at, self.values(at)) for at in self.points)
-        means = {at: values.mean() for at, values in found if _whole(values)}
+        means = {
+            at: values[:, facts].mean()
+            for at, values in found
+            if _whole(values) and np.ma.count(values[:, facts])
+        }
         return max(means, key=lambda at: means[at]) if means else None
+
+    def at_worst(self, split: str = "forget") -> Values | None:
+        """[seeds, n] the values at `worst`; of held-out facts, the mean of both."""
+        if self.worst is None:
+            return None
+        even, odd = (self.values(at, split) for at in self.worst)
+        if even is None or odd is None or even.shape != odd.shape:
+            return None
+        if split == "heldout":
+            return (even + odd) / 2
+        return np.ma.where(np.arange(even.shape[1]) % 2, odd, even)
+
+    def worst_estimates(self, split: str = "forget") -> Estimates:
+        values = self.at_worst(split)
+        return () if values is None else (estimate(values, share=True),)
 
     def measure(self, at: str, split: str = "forget") -> Measure:
         prompt = self.rows[0].prompt if self.rows else ""
@@ -72,47 +102,51 @@ class Attacked:
         found = self.table.found(self.model, self.measure(at))
         return tuple(sorted(row.seed for row in found))
 
-    def recovered(self, at: str) -> Estimate | None:
-        """`statistics.recovered` at a point; None where there is nothing to recover."""
-        after, control = self.values(at), self.values(at, CONTROL)
+    def recovered(self) -> Estimate | None:
+        """`statistics.recovered` at `worst`; None where there is nothing to recover."""
+        after, control = self.at_worst(), self.at_worst(CONTROL)
         original = self.values(ORIGINAL)
         if not (_whole(after) and _whole(control) and _whole(original)):
             return None
         if not after.shape == control.shape == original.shape:
             return None
-        found = recovered(after, control, original)
-        return found and found._replace(seeds=len(after))
+        return recovered(after, control, original)
+
+    @property
+    def where(self) -> str:
+        """The points of `worst`, in words."""
+        return " / ".join(dict.fromkeys(self.worst or ()))
 
     @property
     def budget(self) -> str:
-        at = self.worst
-        return next((r.budget for r in self.rows if r.at == at), "")
+        """What an attacker spends there."""
+        spent = {r.at: r.budget for r in self.rows}
+        return " / ".join(dict.fromkeys(spent[at] for at in self.worst or ()))
 
 
 def attacked(table: Table) -> list[Attacked]:
     """Every attack on every model that went as far as a first point."""
     pairs = [Attacked(table, a, model) for a in names(table) for model in table.models]
-    return [one for one in pairs if one.worst is not None]
+    return [one for one in pairs if one.peak is not None]
 
 
 def worst_cases(table: Table) -> Grid | None:
     """A line an attack and model; None where nothing was attacked."""
     lines: list[tuple[Entry, ...]] = []
     for one in attacked(table):
-        at = one.worst or ""
-        share = one.recovered(at)
+        share = one.recovered()
         lines.append(
             (
                 one.attack,
                 one.model,
                 one.estimates(ORIGINAL),
                 one.estimates(BEFORE),
-                one.estimates(at),
-                one.estimates(at, CONTROL),
+                one.worst_estimates(),
+                one.worst_estimates(CONTROL),
                 (share,) if share else "-",
                 one.estimates(BEFORE, "heldout"),
-                one.estimates(at, "heldout"),
-                at,
+                one.worst_estimates("heldout"),
+                one.where,
                 one.budget,
             )
         )
@@ -125,10 +159,11 @@ def worst_cases(table: Table) -> Grid | None:
         " the edited one before and after (lower: it stays gone). Never knew: the same"
         " question about subjects that do not exist, whose answers the attack taught"
         " rather than recovered. Recovered: (after - never knew) / (unedited - never"
-        " knew), 0 nothing, 1 all is back; a dash where there was nothing to recover."
-        " Held-out: what the attack left of facts to be kept. After is the worst point"
-        " of the attack's curve, the one with the highest mean, chosen on the very"
-        f" facts it is reported for: an upper bound. {INTERVALS}",
+        " knew), 0 nothing, 1 all is back; a dash where what there is to recover does"
+        " not stand out from the scatter of facts and seeds. Held-out: what the attack"
+        " left of facts to be kept. After: at the worst point of the attack's curve,"
+        " which has the highest mean; each half of the facts where the other half says"
+        f" that it is. {INTERVALS}",
         (
             *("attack", "model", "unedited", "before", "after", "never knew after"),
             *("recovered", "held-out before", "held-out after", "worst at", "budget"),
@@ -160,9 +195,9 @@ def gap(left: Attacked, right: Attacked) -> tuple[Values, Values] | None:
     """Both at their own worst point, if the same seeds asked about as many facts."""
     if left.worst is None or right.worst is None:
         return None
-    if left.seeds(left.worst) != right.seeds(right.worst):
+    if left.seeds(left.worst[0]) != right.seeds(right.worst[0]):
         return None
-    a, b = left.values(left.worst), right.values(right.worst)
+    a, b = left.at_worst(), right.at_worst()
     if not (_whole(a) and _whole(b)) or a.shape != b.shape:
         return None
     return a, b

@@ -15,7 +15,7 @@ def scores(table: Table) -> Grid | None:
         " ".join(
             (
                 "Tasks of lm-eval, as it scores them (accuracy: higher is better). In"
-                " brackets: 95 % intervals, bootstrapped over documents, which n"
+                " brackets: 95 % intervals over documents, which n"
                 " counts.",
                 *notes,
             )

@@ -18,7 +18,10 @@ from mu_jax.types import UNEDITED
 
 
 def attacks(table: Table) -> list[Figure]:
-    """Each attack that has steps: the true answer's probability at its worst rate."""
+    """Each attack that has steps: the true answer's probability at its worst rate.
+
+    A picture shows all of a curve, so that the rate is chosen on all of the facts.
+    """
     found = attacked.attacked(table)
     names = [a.attack for a in found if len(_steps(a)) > 1]
     panels = list(dict.fromkeys(names))
@@ -97,7 +100,7 @@ def masks(table: Table) -> list[Figure]:
 
 def _steps(one: Attacked) -> list[tuple[float, str]]:
     """(step, where) along the worst rate, from before the attack on."""
-    worst = coordinates(one.worst or "")
+    worst = coordinates(one.peak or "")
     if "step" not in worst:
         return []
     same = {k: v for k, v in worst.items() if k != "step"}

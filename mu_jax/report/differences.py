@@ -56,10 +56,11 @@ def in_pairs(pairs: Sequence[Pair]) -> Grid | None:
         return None
     return Grid(
         "Differences, in pairs",
-        "The first model minus the second, each fact (sequence of text) with itself;"
-        " several seeds are averaged first. After an attack: the probability that the"
-        " true answer is back, at each model's own worst point. In brackets: 95 %"
-        " intervals, bootstrapped over facts; * where they exclude 0.",
+        "The first model minus the second, each fact (sequence of text) with itself,"
+        " and each seed where both have as many. After an attack: the probability that"
+        " the true answer is back, at each model's own worst point (for each half of"
+        " the facts, chosen on the other half). In brackets: 95 % intervals over facts"
+        " and seeds; * where they exclude 0.",
         ("models", *(header[i] for i in kept)),
         tuple((line[0], *(line[i + 1] for i in kept)) for line in lines),
         signed=True,
@@ -70,10 +71,11 @@ def _difference(pair: Pair, what: Measure) -> Estimates:
     (left, right) = (side.table.values(side.model, what) for side in pair[1:])
     if len(left) != 1 or len(right) != 1 or left[0].shape[1] != right[0].shape[1]:
         return ()
-    return (difference(left[0], right[0]),)
+    share = all(side.table.share(side.model, what) for side in pair[1:])
+    return (difference(left[0], right[0], share),)
 
 
 def _after(pair: Pair, name: str) -> Estimates:
     left, right = (Attacked(side.table, name, side.model) for side in pair[1:])
     both = attacks.gap(left, right)
-    return (difference(*both),) if both else ()
+    return (difference(*both, share=True),) if both else ()

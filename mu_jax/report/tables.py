@@ -93,12 +93,20 @@ class Table:
         return any(self.found(model, what) for model in self.models)
 
     def values(self, model: str, what: Measure) -> list[Values]:
-        """Its values, one array for each number of facts."""
-        groups: dict[int, list[tuple[float, ...]]] = {}
-        for row in self.found(model, what):
-            groups.setdefault(row.n, []).append(row.values)
-        stacked = [np.array(group, float) for group in groups.values()]
-        return [1 - v if what.missing else v for v in stacked]
+        """Its values, one array for each number of facts.
+
+        Where seeds asked different facts, one array of all, each fact in a column of
+        its own, masked under the seeds that left it out.
+        """
+        rows = self.found(model, what)
+        if len(rows) > 1 and all(row.facts for row in rows):
+            found = [_by_fact(rows)]
+        else:
+            groups: dict[int, list[tuple[float, ...]]] = {}
+            for row in rows:
+                groups.setdefault(row.n, []).append(row.values)
+            found = [np.array(group, float) for group in groups.values()]
+        return [1 - v if what.missing else v for v in found]
 
     def estimates(self, model: str, what: Measure) -> Estimates:
         """Its mean with its interval, one for each number of facts."""
@@ -106,10 +114,26 @@ class Table:
         if len(rows) == 1 and not what.missing:  # estimated when it was measured
             (r,) = rows
             return (Estimate(r.mean, r.low, r.high, r.n),)
-        return tuple(map(estimate, self.values(model, what)))
+        share = self.share(model, what)
+        return tuple(estimate(v, share) for v in self.values(model, what))
+
+    def share(self, model: str, what: Measure) -> bool:
+        """Whether it is a share or a probability."""
+        return all(row.share for row in self.found(model, what))
 
     def column(self, what: Measure, models: Sequence[str]) -> list[Estimates]:
         return [self.estimates(model, what) for model in models]
+
+
+def _by_fact(rows: Sequence[Row]) -> Values:
+    """[seeds, n] with a column for each fact that any of the rows asks about."""
+    places = {
+        id: i for i, id in enumerate(dict.fromkeys(f for r in rows for f in r.facts))
+    }
+    table = np.ma.masked_all((len(rows), len(places)))
+    for line, row in enumerate(rows):
+        table[line, [places[id] for id in row.facts]] = row.values
+    return table
 
 
 def columns(
@@ -190,8 +214,8 @@ def _caption(table: Table) -> str:
 
 
 INTERVALS = (
-    "In brackets: 95 % intervals, bootstrapped over facts, and over seeds where there"
-    " are several; n counts facts (sequences of text)."
+    "In brackets: 95 % intervals over facts, and over seeds where there are several;"
+    " n counts facts (sequences of text)."
 )
 
 

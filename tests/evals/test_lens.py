@@ -67,7 +67,7 @@ def test_a_layer_by_hand(tiny, found, rows):
             "p_true": true,
             "p_injected": p[at, asked.foil],
             "choice_p_true": share,
-            "rank_true": (p > true[:, None]).sum(axis=1),
+            "log_rank_true": np.log1p((p > true[:, None]).sum(axis=1)),
         }
         for metric, by_hand in want.items():
             got = values(rows, "forget", metric)[k]
@@ -76,7 +76,7 @@ def test_a_layer_by_hand(tiny, found, rows):
 
 def test_the_embeddings_of_one_token_say_one_thing(rows):
     """All prompts end in the same token, and at layer 0 nothing else has come in."""
-    for metric in ("p_true", "rank_true"):
+    for metric in ("p_true", "log_rank_true"):
         assert len(set(values(rows, "forget", metric)[0])) <= 3  # answers: three sports
         assert len(set(values(rows, "forget", metric)[-1])) > 3
 

@@ -12,7 +12,7 @@ def row(model, name, metric, mean, **where) -> Row:
     rest = {"split": "forget", "prompt": "train", **where}
     away = 0.1 * (-1 if rest["split"] == "never_knew" else 1)
     values = np.clip(mean + np.linspace(-away, away, FACTS), 0, 1)
-    return Row.of(values, model=model, eval=name, metric=metric, **rest)
+    return Row.of(values, share=True, model=model, eval=name, metric=metric, **rest)
 
 
 def recalled(model, forgotten, kept) -> list[Row]:
@@ -55,7 +55,7 @@ def everything() -> list[Row]:
     for model, gone in (("flu", 0.05), ("late", 0.4)):
         rows += recalled(model, gone, 0.85) + latent(model, gone)
         rows += attacked(model, "relearn", steps, (0.2, 0.3, 0.5, 0.2 + gone))
-        rows += attacked(model, "quantize", ("bits=8", "bits=4"), (gone, 2 * gone))
+        rows += attacked(model, "quantize", ("bits=8", "bits=4"), (gone, 1.5 * gone))
         rows += [
             row(model, "mask", "choice_p_true", 0.9 - k / 5, at=f"size={10**k}")
             for k in range(1, 4)

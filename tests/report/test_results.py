@@ -22,14 +22,50 @@ def cell(grid, line: int, title: str):
 
 
 def test_the_worst_point_is_the_attackers_best(table):
-    assert Attacked(table, "relearn", "flu").worst == "rate=1 step=5"
-    assert Attacked(table, "relearn", "late").worst == "rate=1 step=10"
-    assert Attacked(table, "quantize", "late").worst == "bits=4"
+    assert Attacked(table, "relearn", "flu").worst == ("rate=1 step=5",) * 2
+    assert Attacked(table, "relearn", "late").peak == "rate=1 step=10"
+    assert Attacked(table, "quantize", "late").where == "bits=4"
+
+
+def test_no_fact_chooses_the_point_that_it_is_reported_at():
+    """Of points that differ by chance alone, the best is no better than any other."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(100):
+        rows = attacked("flu", "relearn", ("step=1",), (0.5,), seeds=(0,))
+        made = [r for r in rows if r.at != "step=1"]
+        made += [
+            dataclasses.replace(
+                r, at=f"step={k}", values=tuple(rng.uniform(size=FACTS))
+            )
+            for r in rows
+            for k in range(20)
+            if r.at == "step=1" and r.split == "forget"
+        ]
+        one = Attacked(Table(made), "relearn", "flu")
+        best = one.values(one.peak).mean()
+        found.append((one.at_worst().mean(), best))
+    reported, best = np.mean(found, axis=0)
+    assert abs(reported - 0.5) < 0.03 and best > 0.65
+
+
+def test_half_the_facts_are_reported_where_the_other_half_says():
+    rows = attacked("flu", "relearn", ("step=1", "step=2"), (0.5, 0.5), seeds=(0,))
+    even = np.arange(FACTS) % 2 == 0
+    told = {"step=1": np.where(even, 0.9, 0.1), "step=2": np.where(even, 0.2, 0.3)}
+    made = [
+        dataclasses.replace(r, values=tuple(told.get(r.at, np.array(r.values))))
+        for r in rows
+    ]
+    one = Attacked(Table(made), "relearn", "flu")
+    assert one.worst == ("step=2", "step=1") and one.where == "step=2 / step=1"
+    np.testing.assert_array_equal(one.at_worst()[0], np.where(even, 0.2, 0.1))
+    np.testing.assert_allclose(  # these facts had no part in it: of both points
+        one.at_worst("heldout")[0], (told["step=1"] + told["step=2"]) / 2
+    )
 
 
 def test_recovered_is_what_the_never_knew_did_not_learn_too(table):
-    one = Attacked(table, "relearn", "flu")
-    found = one.recovered("rate=1 step=5")
+    found = Attacked(table, "relearn", "flu").recovered()
     assert found.mean == pytest.approx((0.5 - 0.25) / (0.8 - 0.25), abs=0.02)
     assert (found.n, found.seeds) == (8, 2) and found.low < found.mean < found.high
 
@@ -39,8 +75,22 @@ def test_a_model_that_an_attack_broke_has_no_worst_point_there():
     for i, r in enumerate(rows):
         if r.at == "step=9":
             rows[i] = dataclasses.replace(r, values=(float("nan"),) * FACTS)
-    one = Attacked(Table(rows), "relearn", "late")
-    assert one.worst == "step=5" and one.recovered("step=9") is None
+    assert Attacked(Table(rows), "relearn", "late").where == "step=5"
+
+
+def test_seeds_that_score_other_facts_are_pooled_fact_by_fact():
+    asked = {0: tuple("abcdefgh"), 1: tuple("efghijkl")}
+    rows = [
+        dataclasses.replace(r, facts=asked[r.seed])
+        for r in attacked("flu", "relearn", ("step=1",), (0.5,))
+    ]
+    one = Attacked(Table(rows), "relearn", "flu")
+    found = one.at_worst()
+    assert found.shape == (2, 12) and found.count() == 16
+    assert [*found.mask[:, 0], *found.mask[:, 5]] == [False, True, False, False]
+    (shown,) = one.worst_estimates()
+    assert (shown.n, shown.seeds) == (12, 2) and shown.mean == pytest.approx(0.5)
+    assert one.recovered().n == 12
 
 
 def test_nothing_is_recovered_of_what_was_never_known():
@@ -83,7 +133,7 @@ def test_the_papers_metrics_are_theirs(table):
     flu = [line[0] for line in grid.rows].index("flu")
     (error,) = cell(grid, flu, "Forget Error")
     values = next(r for r in table.rows if r.model == "flu").values
-    assert error == estimate(1 - np.array(values))
+    assert error == estimate(1 - np.array(values), share=True)
     assert "Forget Error, top-1" in grid.header
 
 
