@@ -184,6 +184,7 @@ def test_masked_facts_count_for_nothing():
     want = estimate(values[:, :10], share=True)
     assert estimate(table, share=True) == pytest.approx(want)
     # of the rest, least squares: what is left when facts and seeds are fitted
+    values[1] += 0.5
     table = np.ma.array(values, mask=rng.random((2, 12)) < 0.3)
     rows, columns = np.nonzero(~table.mask)
     design = np.eye(2)[rows], np.eye(12)[columns]
@@ -207,6 +208,13 @@ def test_pairs_are_sharper_than_groups():
     found = difference(a, b)
     assert found.low > 0 and found.mean == pytest.approx(0.05, abs=0.01)
     assert estimate(a).low < estimate(b).high  # which groups alone would not show
+
+
+def test_differences_of_many_shares_have_students_interval():
+    """Far from -1 and 1, and with many facts, both ends of the range are out of sight."""
+    a, b = np.random.default_rng(0).beta(5, 5, size=(2, 2000))
+    found, want = difference(a, b, share=True), difference(a, b)
+    assert found[:3] == pytest.approx(want[:3], rel=0.01, abs=1e-4)
 
 
 def test_sixteen_equal_pairs_are_not_certainty():
