@@ -48,18 +48,6 @@ class Estimate(NamedTuple):
     seeds: int = 1
 
 
-class Spread(NamedTuple):
-    """How far a mean may be off: its variance, and how far the interval reaches."""
-
-    variance: float
-    reach: float
-
-    @property
-    def quantile(self) -> float:
-        """How many standard deviations it reaches."""
-        return self.reach / math.sqrt(self.variance)
-
-
 def estimate(values: Values, share: bool = False) -> Estimate:
     """The mean of values over facts, or over facts and seeds.
 
@@ -67,8 +55,9 @@ def estimate(values: Values, share: bool = False) -> Estimate:
       share: whether they are shares or probabilities, in [0, 1] by what they are.
     """
     table = _table(values)
-    low, high = _share(table) if share else _real(table)
-    return Estimate(float(table.mean()), low, high, table.shape[1], len(table))
+    mean = float(table.mean())
+    low, high = _share(table) if share else _unbounded(mean, reach(table))
+    return Estimate(mean, low, high, table.shape[1], len(table))
 
 
 def difference(a: Values, b: Values, share: bool = False) -> Estimate:
@@ -86,19 +75,18 @@ def difference(a: Values, b: Values, share: bool = False) -> Estimate:
         raise ValueError(f"{n} and {right.shape[1]} facts are not pairs")
     if len(left) == len(right):
         pairs = left - right
-        spread = crossed(pairs)
+        off = reach(pairs)
     else:
         pairs = (left.mean(axis=0) - right.mean(axis=0))[None]
-        spread = _unpaired(pairs, left, right)
+        off = _unpaired(pairs, left, right)
     mean = float(pairs.mean())
-    if share:
-        halved = Spread(spread.variance / 4, spread.reach / 2) if spread else None
-        ends = _bounded((mean + 1) / 2, halved)
+    if not share:
+        low, high = _unbounded(mean, off)
+    elif off == 0:
+        low, high = _alike(mean, n)
+    else:  # in [-1, 1]
+        ends = _bounded((mean + 1) / 2, off and off / 2)
         low, high = (None if end is None else 2 * end - 1 for end in ends)
-        if spread and not spread.variance:
-            low, high = _alike(mean, n)
-    else:
-        low, high = _unbounded(mean, spread)
     return Estimate(mean, low, high, n, min(len(left), len(right)))
 
 
@@ -115,17 +103,15 @@ def recovered(after: Values, never_knew: Values, original: Values) -> Estimate |
     """
     a, c, o = map(_table, (after, never_knew, original))
     back, gap = a - c, o - c
-    found = crossed(gap)
-    if found is None or gap.mean() - found.reach <= 0:
+    off = reach(gap)
+    if off is None or gap.mean() - off <= 0:
         return None
     share = float(back.mean() / gap.mean())
 
     def outside(ratio: float) -> float:
         """Over 0 where the ratio is too far off."""
         left = back - ratio * gap
-        spread = crossed(left)
-        assert spread  # as the gap has one
-        return abs(float(left.mean())) - spread.reach
+        return abs(float(left.mean())) - (reach(left) or 0.0)
 
     if outside(share) >= 0:  # every fact in the same ratio
         return Estimate(share, None, None, back.shape[1], len(back))
@@ -135,13 +121,13 @@ def recovered(after: Values, never_knew: Values, original: Values) -> Estimate |
     return Estimate(share, ends[0], ends[1], back.shape[1], len(back))
 
 
-def crossed(table: Table) -> Spread | None:
-    """How far the mean of a table would be off with other facts and other seeds.
+def reach(table: Table) -> float | None:
+    """How far the mean of a table may be off, other facts and other seeds asked.
 
-    None where there is one fact. One seed says nothing about others: the spread is then
-    that over facts.
+    At `LEVEL`, were there no ends to the values' range. None where there is one fact.
+    One seed says nothing about others: what it gives is the reach over facts.
     """
-    return _spread(_parts(table)) if table.shape[1] > 1 else None
+    return _total(_parts(table)) if table.shape[1] > 1 else None
 
 
 Part = tuple[float, int]
@@ -179,20 +165,19 @@ def _residuals(table: Table) -> Float[np.ndarray, " cells"]:
     return values - effects @ np.linalg.lstsq(effects, values, rcond=None)[0]
 
 
-def _unpaired(pairs: Table, left: Table, right: Table) -> Spread | None:
+def _unpaired(pairs: Table, left: Table, right: Table) -> float | None:
     """Of the mean of pairs that are means over different seeds on either side."""
     if pairs.shape[1] == 1:
         return None
     parts = _parts(pairs)
     for side in (left, right):
         parts += _parts(side)[1:2] if len(side) > 1 else []
-    return _spread(parts)
+    return _total(parts)
 
 
-def _spread(parts: Sequence[Part]) -> Spread:
-    variance = sum(part for part, _ in parts)
-    reach = sum(_student(freedom) ** 2 * part for part, freedom in parts)
-    return Spread(variance, math.sqrt(reach))
+def _total(parts: Sequence[Part]) -> float:
+    """How far a mean may be off whose variance has these parts."""
+    return math.sqrt(sum(_student(freedom) ** 2 * part for part, freedom in parts))
 
 
 @functools.cache
@@ -206,15 +191,9 @@ def _student(freedom: int) -> float:
 Ends = tuple[float | None, float | None]
 
 
-def _real(table: Table) -> Ends:
-    return _unbounded(float(table.mean()), crossed(table))
-
-
-def _unbounded(mean: float, spread: Spread | None) -> Ends:
+def _unbounded(mean: float, off: float | None) -> Ends:
     """Student's interval; none where nothing varies."""
-    if spread is None or not spread.variance:
-        return None, None
-    return mean - spread.reach, mean + spread.reach
+    return (mean - off, mean + off) if off else (None, None)
 
 
 def _share(table: Table) -> Ends:
@@ -224,27 +203,24 @@ def _share(table: Table) -> Ends:
     each, another one may be at 0): they count as yes or no, which no more facts than
     there are can have said.
     """
-    mean, n = float(table.mean()), table.shape[1]
-    spread = crossed(table)
+    (seeds, n), mean, off = table.shape, float(table.mean()), reach(table)
     decided = float(np.ma.minimum(table, 1 - table).max()) <= EDGE
-    if spread is None or not decided:
-        return _bounded(mean, spread)
+    if off is None or not decided:
+        return _bounded(mean, off)
     from scipy.stats import norm
 
-    # n - 1, by which the variance was divided, for n: Wilson's own for yes and no.
-    variance = spread.variance * (n - 1) / n
-    most = mean * (1 - mean) / variance if variance else math.inf
-    return _wilson(mean, min(most, n), float(norm.ppf((1 + LEVEL) / 2)))
+    extra = float(norm.ppf((1 + LEVEL) / 2)) ** 2 / n
+    if seeds > 1 and off:
+        extra = max(extra, off**2 / (mean * (1 - mean)))
+    return _wilson(mean, extra)
 
 
-def _bounded(mean: float, spread: Spread | None) -> Ends:
-    """Wilson's interval, of as many yes and no as have this variance; none of one.
+def _bounded(mean: float, off: float | None) -> Ends:
+    """Wilson's interval, of as many yes and no as would be off as far.
 
-    A mean of equal values that are neither has no spread to go by.
+    None of one value, nor of equal ones that are neither: they have no scatter.
     """
-    if spread is None or not spread.variance:
-        return None, None
-    return _wilson(mean, mean * (1 - mean) / spread.variance, spread.quantile)
+    return _wilson(mean, off**2 / (mean * (1 - mean))) if off else (None, None)
 
 
 def _alike(mean: float, n: int) -> Ends:
@@ -258,12 +234,11 @@ def _alike(mean: float, n: int) -> Ends:
     return mean - share * (mean + 1), mean + share * (1 - mean)
 
 
-def _wilson(mean: float, n: float, quantile: float) -> tuple[float, float]:
-    """Wilson's score interval (1927), for an n that need not be whole."""
-    extra = quantile**2 / n
+def _wilson(mean: float, extra: float) -> tuple[float, float]:
+    """Wilson's score interval (1927); `extra` is its z^2 / n."""
     middle = mean + extra / 2
-    reach = math.sqrt(extra * mean * (1 - mean) + extra**2 / 4)
-    low, high = (middle - reach) / (1 + extra), (middle + reach) / (1 + extra)
+    off = math.sqrt(extra * mean * (1 - mean) + extra**2 / 4)
+    low, high = (middle - off) / (1 + extra), (middle + off) / (1 + extra)
     return max(float(low), 0.0), min(float(high), 1.0)
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import t
 
-from mu_jax.statistics import crossed, difference, estimate, recovered
+from mu_jax.statistics import difference, estimate, reach, recovered
 
 SHARES = arrays(float, st.integers(2, 40), elements=st.floats(0, 1))
 TRIES = 400
@@ -191,14 +192,15 @@ def test_masked_facts_count_for_nothing():
     design, seen = np.hstack(design), table.compressed()
     fit = design @ np.linalg.lstsq(design, seen, rcond=None)[0]
     cells = len(seen)
-    freedom = cells - len(set(columns)) - 1
-    rest = ((seen - fit) ** 2).sum() / freedom / cells
-    off = (table - seen.mean()).filled(0)
-    n = len(set(columns))
+    rest = ((seen - fit) ** 2).sum() / (cells - len(set(columns)) - 1) / cells
+    off, n = (table - seen.mean()).filled(0), len(set(columns))
     of_facts = n / (n - 1) * (off.sum(axis=0) ** 2).sum() / cells**2
     of_seeds = 2 * (off.sum(axis=1) ** 2).sum() / cells**2
-    want = max(of_facts - rest, 0) + max(of_seeds - rest, 0) + rest
-    assert crossed(table[:, ~table.mask.all(axis=0)]).variance == pytest.approx(want)
+    assert of_seeds > 5 * rest
+    few, many = t.ppf(0.975, 1), t.ppf(0.975, n - 1)
+    want = many**2 * max(of_facts, rest) + few**2 * (of_seeds - rest)
+    found = reach(table[:, ~table.mask.all(axis=0)])
+    assert found == pytest.approx(np.sqrt(want))
 
 
 def test_pairs_are_sharper_than_groups():
@@ -211,7 +213,7 @@ def test_pairs_are_sharper_than_groups():
 
 
 def test_differences_of_many_shares_have_students_interval():
-    """Far from -1 and 1, and with many facts, both ends of the range are out of sight."""
+    """Far from -1 and 1, and of many facts, the ends of the range are out of sight."""
     a, b = np.random.default_rng(0).beta(5, 5, size=(2, 2000))
     found, want = difference(a, b, share=True), difference(a, b)
     assert found[:3] == pytest.approx(want[:3], rel=0.01, abs=1e-4)
