@@ -2,7 +2,8 @@
 
     python sharded_run.py FOLDER 1x2x1 2x2x2 ...     (data x fsdp x tensor)
 
-Writes FOLDER/MESH.npz for each of them, and 1x1x1.npz for one device without a layout.
+Writes FOLDER/MESH.npz for each of them, 1x1x1.npz for one device without a layout, and
+exact.npz for that one in float64 (which XLA cannot spread over devices).
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from rounding import double
 
 import mu_jax as mu
 from mu_jax.evals.recall import answers
@@ -21,6 +23,7 @@ from mu_jax.sharding import Mesh, fetch
 from mu_jax.testing import tiny_model, tiny_spec
 from mu_jax.types import Site
 
+SPEC = tiny_spec(3, heads=8, kv_heads=2)
 EDIT = mu.GradientEdit(steps=2, forget_batch=8, retain_batch=8, text_batch=8)
 
 
@@ -102,7 +105,9 @@ def measure(model) -> dict[str, np.ndarray]:
 
 def main(folder: str, *meshes: str) -> None:
     jax.config.update("jax_disable_most_optimizations", True)  # compiled fast
-    model = tiny_model(tiny_spec(3, heads=8, kv_heads=2))
+    model = tiny_model(SPEC)
+    with jax.enable_x64(True):
+        np.savez(Path(folder, "exact.npz"), **measure(double(model)))
     np.savez(Path(folder, "1x1x1.npz"), **measure(model))
     for mesh in meshes:
         np.savez(Path(folder, f"{mesh}.npz"), **measure(spread(model, mesh)))

@@ -90,9 +90,9 @@ class Descent:
     # ---- what a kind of descent says
 
     def variables(self, params: Params, selection: Selection) -> Params:
-        """What is trained, before the first step; float32."""
+        """What is trained, before the first step; float32 at least."""
         return {
-            label: a.astype(jnp.float32)
+            label: a.astype(jnp.promote_types(a.dtype, jnp.float32))
             for label, a in take(params, dict(selection.tensors)).items()
         }
 
