@@ -100,6 +100,10 @@ class Descent:
         """The values of the selected tensors that the variables stand for; float32."""
         return trained
 
+    def applied(self, trained: Params, params: Params, selection: Selection) -> Params:
+        """What the network is run with: the `edited` of `model.stack.run`."""
+        return self.tensors(trained, params, selection)
+
     def objective(
         self,
         trained: Params,
@@ -115,6 +119,10 @@ class Descent:
     def project(self, trained: Params) -> Params:
         """The variables after a step, put back where they have to be."""
         return trained
+
+    def add_up(self, pull: Any, sums: Any, share: Array) -> None:
+        """Adds a share of the gradient that `pull` gives to the references `sums`."""
+        pull.with_refs(sums)(share)
 
     # ---- the loop
 
@@ -285,7 +293,7 @@ class Descent:
         def add(record, part: Batch):
             of = lambda t: self.objective(t, network, selection, prefix, params, part)
             loss, pull, terms = jax.vjp(of, trained, has_aux=True)
-            pull.with_refs(sums)(jnp.full_like(loss, share))
+            self.add_up(pull, sums, jnp.full_like(loss, share))
             return {k: record[k] + share * terms[k] for k in self.terms}, None
 
         none = jnp.zeros((), jnp.result_type(*jax.tree.leaves(trained)))

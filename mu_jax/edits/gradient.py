@@ -46,7 +46,7 @@ class GradientEdit(Descent):
             network.stream,
             params,
             selection=selection,
-            edited=self.tensors(trained, params, selection),
+            edited=self.applied(trained, params, selection),
             remat=self.remat,
         )
         asked = batch.prompts

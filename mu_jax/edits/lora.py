@@ -1,19 +1,22 @@
 """LoRA: low-rank changes of the selected matrices (Hu et al. 2021, arXiv 2106.09685).
 
-    W' = W + alpha / rank * A B        A: [in, rank], B: [rank, out]
+    y = x W + alpha / rank * (x A) B        A: [in, rank], B: [rank, out]
 
 `in` and `out` are what a matrix reads and writes, heads and projections together. A is
-drawn as in the original, uniform within sqrt(3 / in), and B is 0: the first step sees
-the model itself. The edit that comes of it holds the whole changed matrices. There is
-no dropout: a change of weights has no activations of its own to drop.
+drawn as in the original, uniform within 1 / sqrt(in), and B is 0: the first step sees
+the model itself. While it trains, W stays as it is, in the model's own dtype; the edit
+that comes of it holds the whole changed matrices, W + alpha / rank * A B. There is no
+dropout.
 """
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Array
 from penzai import pz
 
 from mu_jax.edits.gradient import GradientEdit
@@ -42,20 +45,36 @@ class LoRA(GradientEdit):
 
     def variables(self, params: Params, selection: Selection) -> Params:
         """The factors: `LABEL.in` [layer, rank, ...] and `LABEL.out` likewise."""
-        rng, out = np.random.default_rng(self.seed), {}
-        for label, layers in selection.tensors:
+        out, key = {}, jax.random.key(self.seed)
+        for number, (label, layers) in enumerate(selection.tensors):
             shape = {**params[label].named_shape, "layer": len(layers)}
             reads = summed(label)
             head = {"layer": len(layers), "rank": self.rank}
             ins = head | {axis: shape[axis] for axis in reads}
             outs = head | {a: n for a, n in shape.items() if a not in (*reads, "layer")}
-            bound = math.sqrt(3 / math.prod(shape[axis] for axis in reads))
-            drawn = rng.uniform(-bound, bound, tuple(ins.values()))
+            bound = 1 / math.sqrt(math.prod(shape[axis] for axis in reads))
+            own = jax.random.fold_in(key, number)
+            first = jax.random.uniform(
+                own, tuple(ins.values()), jnp.float32, -bound, bound
+            )
             zero = jnp.zeros(tuple(outs.values()), jnp.float32)
-            first = jnp.asarray(drawn, jnp.float32)
             out[f"{label}.in"] = pz.nx.wrap(first).tag(*ins)
             out[f"{label}.out"] = pz.nx.wrap(zero).tag(*outs)
         return out
+
+    def applied(self, trained: Params, params: Params, selection: Selection) -> Params:
+        """The factors, the second with alpha / rank in it."""
+        scale = self.alpha / self.rank
+        return {k: a * scale if k.endswith(".out") else a for k, a in trained.items()}
+
+    def add_up(self, pull: Any, sums: Any, share: Array) -> None:
+        """Adds a share of the gradient that `pull` gives to the references `sums`.
+
+        All at once: the factors are small, and layer by layer JAX takes the gradient
+        of one for that of the other (seen in 0.10.1, where their shapes differ).
+        """
+        (found,) = pull(share)
+        jax.tree.map(lambda ref, g: jax.ref.addupdate(ref, ..., g), sums, found)
 
     def tensors(self, trained: Params, params: Params, selection: Selection) -> Params:
         """The selected matrices with their changes added; float32."""

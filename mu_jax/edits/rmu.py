@@ -57,7 +57,7 @@ class RMU(Descent):
     ) -> tuple[Array, Mapping[str, Array]]:
         """L and its terms: relative squared distances, 0 where nothing is left."""
         layer = self._layer(network, selection)
-        asked, edited = batch.prompts, self.tensors(trained, params, selection)
+        asked, edited = batch.prompts, self.applied(trained, params, selection)
 
         def stream(tokens, valid, prefix, **edit):
             run = functools.partial(network.stream, params, read=("resid",), **edit)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import jax
 from penzai import pz
 
-from mu_jax.model.layers import InFloat32, Rope, SharedPrefix, Tap, Weights
+from mu_jax.model.layers import InFloat32, LowRank, Rope, SharedPrefix, Tap, Weights
+from mu_jax.model.params import ends
 from mu_jax.model.specs import Spec
 
 MASKED = -2.3819763e38
@@ -126,12 +127,19 @@ def _mlp(spec: Spec) -> list[pz.nn.Layer]:
 
 
 @functools.cache
-def block(spec: Spec) -> pz.nn.Layer:
+def block(spec: Spec, ranks: tuple[tuple[str, int], ...] = ()) -> pz.nn.Layer:
     """The block that every layer of `spec` shares; maps {seq, embedding} to the same.
 
     Side inputs: `mask` {seq, kv_seq}, `token_positions` {seq}, `wavelength`,
     `rope_scale`, and optionally `prefix` and `taps`.
+
+    Args:
+      ranks: (label, rank) of the matrices with a low-rank change beside them, whose
+        factors are the parameters `LABEL.in` and `LABEL.out`.
     """
+    if ranks:
+        linear = pz.select(block(spec)).at_instances_of(pz.nn.Linear)
+        return linear.apply(functools.partial(_changed, spec, dict(ranks)))
 
     attention = [
         *_stream_norm("pre_attention_norm", spec),
@@ -153,6 +161,16 @@ def block(spec: Spec) -> pz.nn.Layer:
             Tap("resid"),
         ]
     )
+
+
+def _changed(spec: Spec, ranks: Mapping[str, int], linear: pz.nn.Linear) -> pz.nn.Layer:
+    """The linear layer with a low-rank change beside it, if it is to have one."""
+    label = linear.weights.label.removesuffix(".weights")
+    if label not in ranks:
+        return linear
+    rank, (reads, writes) = {"rank": ranks[label]}, ends(spec, label)
+    narrow = _linear(f"{label}.in", reads, rank)
+    return LowRank(linear, narrow, _linear(f"{label}.out", rank, writes))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The four layers that Penzai does not have.
+"""The layers that Penzai does not have.
 
 They read what differs from layer to layer (wavelength, patch, prefix) from side inputs,
 so that one block without any array of its own serves every layer of the stack.
@@ -87,6 +87,25 @@ class Weights(pz.nn.Layer):
             query.untag("projection"), key.untag("seq", "projection")
         )
         return self.soften(logits.tag("kv_seq"), **side_inputs).astype(query.dtype)
+
+
+@pz.pytree_dataclass
+class LowRank(pz.nn.Layer):
+    """A linear map and a low-rank change beside it: x W + (x A) B.
+
+    No changed matrix is ever made. The change is computed in float32, of which a small
+    one would lose most were it rounded before the sum.
+    """
+
+    linear: pz.nn.Layer
+    narrow: pz.nn.Layer
+    widen: pz.nn.Layer
+
+    def __call__(self, x, **side_inputs):
+        y = self.linear(x, **side_inputs)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        change = self.widen(self.narrow(wide, **side_inputs), **side_inputs)
+        return (y + change).astype(y.dtype).order_like(y)
 
 
 @pz.pytree_dataclass

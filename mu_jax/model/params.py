@@ -81,6 +81,13 @@ def shapes(spec: Spec) -> dict[str, dict[str, int]]:
     }
 
 
+def ends(spec: Spec, label: str) -> tuple[dict[str, int], dict[str, int]]:
+    """The axes, of one layer, that a matrix reads, and those that it writes."""
+    shape = {a: n for a, n in shapes(spec)[label].items() if a != "layer"}
+    reads = {axis: shape.pop(axis) for axis in summed(label)}
+    return reads, shape
+
+
 def is_stacked(array: Named) -> bool:
     """Whether a parameter has one slice a layer."""
     return "layer" in array.named_shape

@@ -141,7 +141,8 @@ def run(
       shift: kind -> what is added at its sites, with a `layer` axis.
       ablate: kind -> {layer, embedding}, the directions taken away at its sites.
       read: kinds of sites to return.
-      selection, edited: tensors to use in place of those in `params`.
+      selection, edited: tensors to use in place of those in `params`, by label; or the
+        factors of a low-rank change to them, `LABEL.in` and `LABEL.out`.
       remat: recompute matrix products too in the backward pass, for least memory.
       layout: how activations lie on the devices.
 
@@ -255,12 +256,17 @@ def _body(
     def body(x, step):
         layer = step["layer"].unwrap()
         weights = {k: at_layer(a, layer) for k, a in stacked.items()}
+        new, ranks = edited or {}, []
         for label, slot in step["slots"].items():
-            weights[label] = _chosen((edited or {})[label], slot, weights[label])
+            if label in new:
+                weights[label] = _chosen(new[label], slot, weights[label])
+            else:
+                weights |= _factors(new, label, slot)
+                ranks.append((label, new[f"{label}.in"].named_shape["rank"]))
         if layout:
             weights = {k: layout.constrain(a, GATHERED) for k, a in weights.items()}
         taps = Taps(step["patch"], read, step["shift"], step["ablate"], layout)
-        y = bind(block(spec), weights)(
+        y = bind(block(spec, tuple(ranks)), weights)(
             x,
             taps=taps,
             prefix=step["prefix"] or None,
@@ -272,6 +278,17 @@ def _body(
         return y.order_like(x).astype(dtype), taps.out
 
     return body
+
+
+def _factors(edited: Params, label: str, slot: pz.nx.NamedArray) -> Params:
+    """The factors at `slot`, of which the last is 0 where that is negative."""
+    index = jnp.maximum(slot.unwrap(), 0)
+    into, out = f"{label}.in", f"{label}.out"
+    there = at_layer(edited[out], index)
+    return {
+        into: at_layer(edited[into], index),
+        out: pz.nx.nmap(jnp.where)(slot >= 0, there, 0).order_like(there),
+    }
 
 
 def _chosen(edited: Named, slot: pz.nx.NamedArray, frozen: Named) -> Named:

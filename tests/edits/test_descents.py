@@ -8,7 +8,6 @@ import pytest
 from mu_jax import selectors
 from mu_jax.edits import descent, losses
 from mu_jax.edits.gradient import GradientEdit
-from mu_jax.edits.lora import LoRA
 from mu_jax.edits.mask import WeightMask, scattered, zeroed
 from mu_jax.edits.rmu import RMU
 from mu_jax.edits.staged import Layered, Sequential
@@ -51,31 +50,6 @@ def changes(model, edit) -> dict[tuple[str, int], np.ndarray]:
         for layer, change in zip(layers, plain(edit.params[label]) - old, strict=True):
             out[label, layer] = change
     return out
-
-
-@pytest.fixture(scope="module")
-def lora(tiny, data, selection):
-    how = LoRA(steps=4, rank=2, loss=losses.NPO(), **KNOBS)
-    return [step() for step in how.walk(tiny, selection, *data)]
-
-
-def test_lora_begins_with_the_model_itself(tiny, lora):
-    assert all((change == 0).all() for change in changes(tiny, lora[0]).values())
-
-
-def test_lora_changes_every_matrix_by_its_rank(tiny, lora):
-    for (label, _), change in changes(tiny, lora[-1]).items():
-        reads = {"attention/output": 3, "mlp/down": 1}.get(label, 1)
-        if label in ("attention/query", "attention/key", "attention/value"):
-            change = np.moveaxis(change, -2, 0)  # embedding first, heads behind
-        matrix = change.reshape(int(np.prod(change.shape[:reads])), -1)
-        values = np.linalg.svd(matrix, compute_uv=False)
-        assert values[1] > 0 and (values[2:] < 1e-4 * values[0]).all(), label
-
-
-def test_lora_forgets(lora):
-    history = lora[-1].history
-    assert history[-1]["forget"] < history[0]["forget"]
 
 
 def test_numbers_are_data_to_one_compiled_step(tiny, data, selection):
