@@ -48,6 +48,12 @@ class FactLookup:
                 "the scores of Probes",
                 "select from the probes' scores",
             ) from None
+        if why := scores.notes.get("flat"):
+            raise UserError(
+                f"no lookup range: {why}",
+                "a curve that climbs",
+                "give more facts that the model knows, or select by other scores",
+            )
         sites = [Site(layer, "mlp") for layer in range(first, last + 1)]
         return components(sites, sizes, f"probe curve climbs over {first}-{last}")
 

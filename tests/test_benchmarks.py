@@ -141,7 +141,9 @@ def test_rows_of_another_model_or_edit_are_left_out(run, harness):
 
 
 def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
-    with pytest.raises(UserError, match=r"edits/flu .* is missing; .* `mu edit` makes"):
+    with pytest.raises(
+        UserError, match=r"edits/early .* is missing; .* `mu edit` makes"
+    ):
         benchmark(run, harness)
     with pytest.raises(UserError, match=r"no edit called 'atribution'.*attribution"):
         benchmark(run, harness, ["atribution"])

@@ -25,7 +25,7 @@ from mu_jax.types import Row
 ROOT = Path(__file__).parents[1]
 TINY = str(ROOT / "configs/tiny.py")
 STAGES = ("facts", "localize", "select", "edit", "evaluate", "report", "run")
-SELECTIONS = ("flu", "attribution")
+SELECTIONS = ("early", "attribution")
 ASKED = "facts.partial"  # answers are kept, to be judged by other settings
 TAG = "<script>alert(1)</script>"
 KEYS = {field.name for field in dataclasses.fields(Row)}
@@ -176,7 +176,6 @@ def test_wrong_input_is_refused_and_nothing_is_left(
     ("stage", "needs"),
     [
         ("localize", "facts"),
-        ("select", "localize"),
         ("edit", "facts"),
         ("evaluate", "facts"),
         ("report", "facts"),
@@ -294,13 +293,19 @@ def test_every_line_of_evals_has_its_provenance(finished):
     assert {row["model"] for row in rows} == {"unedited", *SELECTIONS}
     assert {row["eval"] for row in rows} == set(EVALS)
     where = [
-        tuple(row[k] for k in sorted(KEYS - {"values", "mean", "low", "high", "n"}))
+        tuple(
+            row[k]
+            for k in sorted(KEYS - {"values", "facts", "mean", "low", "high", "n"})
+        )
         for row in rows
     ]
     assert len(set(where)) == len(where)
     for row in rows:
         assert len(row["values"]) == row["n"] >= 1
-        assert row["low"] <= row["mean"] <= row["high"]
+        if row["low"] is None:  # of values all alike nothing says how far off they are
+            assert row["high"] is None and len(set(row["values"])) == 1
+        else:
+            assert row["low"] <= row["mean"] <= row["high"]
 
 
 def test_every_number_of_the_first_table_is_in_evals(finished):
@@ -391,7 +396,7 @@ def test_a_changed_setting_makes_what_depends_on_it_stale(finished, capsys, tmp_
     run = tmp_path / "copy"
     shutil.copytree(finished[1], run)
     line = refused(capsys, "evaluate", str(run), "--edit.steps", "4")
-    assert "edits/flu" in line and "was made with other settings" in line
+    assert "edits/early" in line and "was made with other settings" in line
     assert f"run: mu edit {run}" in line
 
 
@@ -400,11 +405,11 @@ def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(
 ):
     run = tmp_path / "copy"
     shutil.copytree(finished[1], run)
-    with (run / "evals/flu.jsonl").open("a") as file:
-        file.write('{"model": "flu')
-    n = len([row for row in rows_of(finished[1]) if row["model"] == "flu"]) + 1
+    with (run / "evals/early.jsonl").open("a") as file:
+        file.write('{"model": "early')
+    n = len([row for row in rows_of(finished[1]) if row["model"] == "early"]) + 1
     line = refused(capsys, "report", str(run))
-    assert f"evals/flu.jsonl, line {n} is damaged" in line
+    assert f"evals/early.jsonl, line {n} is damaged" in line
 
 
 # ---- CounterFact, and every localizer that patches
@@ -499,9 +504,17 @@ def test_counterfact_is_asked_in_all_of_its_formats(cities):
     assert splits == {"forget", "retain", "heldout"}
 
 
+def test_a_selection_without_scores_names_the_stage_that_makes_them(
+    cities, capsys, tmp_path
+):
+    line = refused(capsys, "select", str(cities[0]), "--runs", str(tmp_path))
+    assert f"run: mu localize {tmp_path / 'cities'}" in line
+    assert nothing_half_written(tmp_path)
+
+
 def test_no_selection_is_larger_than_its_budget(cities):
     run = RunDir(cities[1])
-    sizes = [run.read_selection(name).n_params for name in SELECTIONS]
+    sizes = [run.read_selection(name).n_params for name in ("flu", "attribution")]
     assert 0 < sizes[1] <= sizes[0] <= 9216
 
 

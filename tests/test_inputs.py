@@ -235,6 +235,6 @@ def test_a_name_too_long_for_a_file_is_refused(capsys, tmp_path):
     for args in (["--name", "x" * 129], ["--name", "x" * 5000]):
         assert "at most 128 letters" in refused(capsys, "run", TINY, *args)
     with pytest.raises(UserError, match="at most 128 letters"):
-        Config("x", selections={"y" * 300: load(TINY).selections["flu"]})
+        Config("x", selections={"y" * 300: load(TINY).selections["early"]})
     assert "File name too long" in refused(capsys, "run", "x" * 300, status=1)
     assert not list(tmp_path.iterdir())

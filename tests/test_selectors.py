@@ -258,6 +258,12 @@ def test_fact_lookup_takes_the_range_of_the_probes():
     assert dict(chosen.tensors) == dict.fromkeys(MLP, (2, 3, 4))
 
 
+def test_fact_lookup_of_a_flat_curve_is_refused():
+    notes = {"first": 0, "last": 0, "flat": "the probe's curve ends at 0.44"}
+    with pytest.raises(UserError, match=r"no lookup range: the probe's curve ends at"):
+        FactLookup()(Scores("probes", {}, notes=notes), SIZES)
+
+
 FEEDING = Scores(
     "paths",
     {Site(i, "mlp"): v for i, v in enumerate([0.1, -0.3, 0.02, 0.05, 0, 0, 0])}

@@ -8,6 +8,7 @@ from our forward passes, and the intervals from `statistics`.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib.metadata
 import importlib.util
 import itertools
@@ -217,20 +218,22 @@ def _rows(name: str, results: Mapping, part: Mapping[str, Any]) -> Iterator[Row]
             values = [d[metric] for d in documents if d["filter"] == kind]
             how = task.aggregation().get(metric)
             label = metric if kind == "none" else f"{metric},{kind}"
-            where = {"model": name, "eval": NAME, "split": "test", "metric": label}
+            row = functools.partial(
+                Row.of,
+                model=name,
+                eval=NAME,
+                split="test",
+                metric=label,
+                prompt=task_name,
+            )
             if how is mean and all(np.isscalar(v) for v in values):
                 of_task[label] = [float(v) for v in values]
-                yield Row.of(
-                    np.array(of_task[label]),
-                    prompt=task_name,
-                    share=metric in SHARES,
-                    **where,
-                )
+                yield row(np.array(of_task[label]), share=metric in SHARES)
                 continue
             whole = results["results"][task_name].get(f"{metric},{kind}")
             if isinstance(whole, int | float):
                 note = f"one number for all {len(values)} documents, no mean of theirs"
-                yield Row.of(np.array([whole]), prompt=task_name, note=note, **where)
+                yield row(np.array([whole]), note=note)
     for group in (part.get("groups") or {}).values():
         yield from _of_group(name, group, scores)
 

@@ -121,6 +121,7 @@ class Probes:
             floor=max(chance, curve["alone"][0]),
             n=len(which),
             end=curve["end"][1:],
+            control=curve["control"][1:],
         )
 
     def _interval(self, right: dict[str, np.ndarray], chance: float) -> dict:

@@ -11,7 +11,8 @@ class Lookup(NamedTuple):
     """Layers first to last, both included, over which the subject's curve climbs.
 
     `floor` and `plateau` are the accuracies between which it does. Over layers
-    `extraction_first` to `extraction` the answer reaches the prompt's end.
+    `extraction_first` to `extraction` the answer reaches the prompt's end. `flat` says
+    why the curve is no climb and the range means nothing; empty where it is one.
     """
 
     first: int
@@ -20,6 +21,7 @@ class Lookup(NamedTuple):
     plateau: float
     extraction_first: int
     extraction: int
+    flat: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,10 @@ class LookupRange:
         extraction_first  the first layer, from the last lookup layer on, that has made
                           `low` of the way from the accuracy there to that maximum
 
+    The curve is flat where its own mean over those last layers (not the envelope's,
+    which noise lifts) is not `errors` standard errors above the floor, or above what a
+    probe of shuffled labels reads there.
+
     On the paper's three published curves, which saturate at 1.00, `margin=1` returns
     the authors' hand-picked layers exactly: 2-7, 2-6 and 1-4. The default takes no
     layer in which the curve no longer climbs.
@@ -58,6 +64,7 @@ class LookupRange:
         floor: float,
         n: int,
         end: Float[np.ndarray, " layer"] | None = None,
+        control: Float[np.ndarray, " layer"] | None = None,
     ) -> Lookup:
         """The range for a curve of accuracies after each layer.
 
@@ -66,17 +73,44 @@ class LookupRange:
           floor: accuracy without any layer.
           n: subjects behind each accuracy, for its standard error.
           end: the curve at the prompt's end; without it extraction is never reached.
+          control: the curve of probes of shuffled labels.
         """
         climb = np.maximum.accumulate(subject)
         layers = len(climb)
         extraction = layers if end is None else self._arrival(end, n)
-        before = climb[: max(extraction, 1)]
-        plateau = float(before[-max(1, round(len(before) * self.tail)) :].mean())
+        stop = max(extraction, 1)
+        last_ones = slice(stop - max(1, round(stop * self.tail)), stop)
+        plateau = float(climb[last_ones].mean())
         first = int(np.argmax(climb >= floor + self.low * (plateau - floor)))
         reached = int(np.argmax(climb >= self._near(plateau, n)))
         last = min(max(first, reached + self.margin), layers - 1)
         jump = extraction if end is None else self._jump(end, last, extraction)
-        return Lookup(first, last, float(floor), plateau, jump, extraction)
+        flat = self._flat(subject, floor, n, control, last_ones)
+        return Lookup(first, last, float(floor), plateau, jump, extraction, flat)
+
+    def _flat(
+        self,
+        subject: Float[np.ndarray, " layer"],
+        floor: float,
+        n: int,
+        control: Float[np.ndarray, " layer"] | None,
+        last_ones: slice,
+    ) -> str:
+        """Why the curve is no climb; empty where it is one."""
+        reached = float(subject[last_ones].mean())
+        lows = {"what the tokens alone give away": float(floor)}
+        if control is not None:
+            shuffled = float(control[last_ones].mean())
+            lows["what probes of shuffled labels read"] = shuffled
+        for name, low in lows.items():
+            variance = sum(p * (1 - p) / n for p in (reached, low))
+            error = self.errors * np.sqrt(variance)
+            if reached <= low + error:
+                return (
+                    f"the probe's curve ends at {reached:.2f}, {name} is {low:.2f},"
+                    f" and {self.errors:g} standard errors are {error:.2f}"
+                )
+        return ""
 
     def _jump(self, end: np.ndarray, last: int, extraction: int) -> int:
         """The first layer of the end's jump."""

@@ -1,6 +1,7 @@
 """What the localizers found: a line each, and how far they agree."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ def finding(scores: Scores) -> str:
     """One line for people about the scores of one localizer."""
     notes = scores.notes
     match scores.method:
+        case "probes" if notes.get("flat"):
+            return f"no lookup range: {notes['flat']}"
         case "probes":
             return (
                 f"the probe climbs from {notes['floor']:.2f} to {notes['plateau']:.2f}"
@@ -102,12 +105,8 @@ def caption(scores: Scores) -> tuple[str, str]:
                 "Where the fact is looked up",
                 "A linear probe reads the answer off the residual stream of"
                 f" {notes['subjects']} subjects, each scored by a probe that never saw"
-                f" it (bands: 95 % intervals; control: shuffled labels). It climbs over"
-                f" layers {notes['first']} to {notes['last']} (90 % of resampled"
-                f" subjects: first {_span(notes['first_interval'])}, last"
-                f" {_span(notes['last_interval'])}). The answer reaches the prompt's"
-                f" end over layers {notes['extraction_first']} to"
-                f" {notes['extraction']}.",
+                f" it (bands: 95 % intervals; control: shuffled labels)."
+                f" {_climb(notes)}",
             )
         case "tracing":
             return (
@@ -142,6 +141,18 @@ def caption(scores: Scores) -> tuple[str, str]:
                 " write to another's read.",
             )
     return (scores.method, "")
+
+
+def _climb(notes: Mapping[str, Any]) -> str:
+    """Over which layers the probes' curve climbs, if it does."""
+    if notes.get("flat"):
+        return f"It shows no lookup: {notes['flat']}."
+    return (
+        f"It climbs over layers {notes['first']} to {notes['last']} (90 % of resampled"
+        f" subjects: first {_span(notes['first_interval'])}, last"
+        f" {_span(notes['last_interval'])}). The answer reaches the prompt's end over"
+        f" layers {notes['extraction_first']} to {notes['extraction']}."
+    )
 
 
 def _span(interval) -> str:

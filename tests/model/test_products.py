@@ -60,7 +60,7 @@ def test_a_run_may_ask_for_less():
     assert asked(half.lower().as_text()) == {"DEFAULT"}
 
 
-@pytest.mark.parametrize("name", ["facts", "edit flu"])
+@pytest.mark.parametrize("name", ["facts", "edit early"])
 def test_the_compiler_of_the_tpu_takes_six_passes(name):
     """No bfloat16 is anywhere; every product asks for the highest precision."""
     program = planned()[name]

@@ -163,11 +163,12 @@ def test_what_is_refused_in_unknown_words_takes_all_there_is(config, monkeypatch
 
 
 def test_the_search_names_settings_that_fit(config, capsys, monkeypatch):
-    found = smallest(config, ("v5e",), "edit flu")
+    found = smallest(config, ("v5e",), "edit early")
     assert found.topology.name == "v5e:1" and found.fits
     monkeypatch.setattr("mu_jax.plan.command.smallest", lambda *_: found)
     assert (
-        main(["plan", TINY, "--search", "--topology", "v5e", "--only", "edit flu"]) == 0
+        main(["plan", TINY, "--search", "--topology", "v5e", "--only", "edit early"])
+        == 0
     )
     said = capsys.readouterr().out
     words = said.partition("add ")[2].split()
