@@ -39,7 +39,9 @@ def silent(what: str, done: int, total: int) -> None:
 
 Split = str
 """forget, forget_heldout (the unseen half of a forgotten class), retain, heldout, and
-reserved (for few-shot examples: neither trained on nor evaluated)."""
+two that nothing is trained or evaluated on: tune (to choose settings on), reserved."""
+
+SET_ASIDE: tuple[Split, ...] = ("tune", "reserved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Facts:
     def splits(self) -> tuple[Split, ...]:
         """The splits that hold at least one fact, in order of appearance."""
         return tuple(dict.fromkeys(k.split for k in self.known))
+
+    @property
+    def used(self) -> "Facts":
+        """Without those set aside."""
+        return Facts(tuple(k for k in self.known if k.split not in SET_ASIDE))
 
     @property
     def forget(self) -> tuple[Fact, ...]:

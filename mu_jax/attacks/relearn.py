@@ -5,8 +5,8 @@ true answers, and is scored on forgotten facts that it never trained on:
 
     data      it is taught                         what comes back
     half      one half of the forgotten facts      the other half (Deeb & Roger 2024)
-    related   facts of the same kind, never        all forgotten facts, scored on the
-              the forgotten ones                   same half
+    related   held-out facts of the same kind,     all forgotten facts, scored on the
+              never the forgotten ones             same half
     retain    retained facts and nothing else      the same: "benign" relearning (Hu et
                                                    al. 2024, arXiv 2406.13356)
 
@@ -31,7 +31,7 @@ from mu_jax.types import Progress, Prompts, Row, silent
 
 TAUGHT = {
     "half": "half of the forgotten facts",
-    "related": "facts of the same kind",
+    "related": "held-out facts of the same kind",
     "retain": "retained facts only",
 }
 

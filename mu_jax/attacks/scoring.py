@@ -43,7 +43,6 @@ class Scoring:
       budget: what the attacker spends, in words.
       facts: which forgotten facts are scored.
       journal: where values are kept, so that an attack cut short goes on.
-      heldout: at most this many retained facts.
       batch: prompts a forward pass.
     """
 
@@ -52,7 +51,6 @@ class Scoring:
     budget: str
     facts: tuple[Fact, ...]
     journal: MutableMapping[str, list[float]]
-    heldout: int = 16
     batch: int = 32
 
     def __post_init__(self):
@@ -133,7 +131,7 @@ class Scoring:
         return {
             "forget": self.facts,
             "never_knew": tuple(self.victim.twins[f.id] for f in self.facts),
-            "heldout": self.victim.facts.split("heldout")[: self.heldout],
+            "heldout": self.victim.heldout,
         }
 
     def _keys(self, at: str) -> list[str]:

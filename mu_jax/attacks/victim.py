@@ -21,6 +21,9 @@ from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
 from mu_jax.types import Fact, Facts, Prompts, Selection
 
+HELDOUT = 16
+"""At most as many retained facts say what an attack breaks."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Victim:
@@ -31,7 +34,6 @@ class Victim:
       model, original: edited and unedited.
       selection: the tensors that the edit changed.
       facts: all that the original knows, by split.
-      related: facts of the same kinds that belong to no split, if there are any.
       twins: a forgotten fact's id -> its never-knew twin.
       templates: the training prompt, then other formats to score in.
       text: sequences of general text, BOS first.
@@ -43,7 +45,6 @@ class Victim:
     original: Model
     selection: Selection
     facts: Facts
-    related: tuple[Fact, ...]
     twins: Mapping[str, Fact]
     templates: tuple[Format, ...]
     text: Int[np.ndarray, "rows seq"]
@@ -80,6 +81,21 @@ class Victim:
             )
         taught, scored = (tuple(forget[i] for i in ordered(half)) for half in halves)
         return taught, scored
+
+    @property
+    def heldout(self) -> tuple[Fact, ...]:
+        """Facts to be kept that an attack is scored on: the first held out, half at
+        most."""
+        held = self.facts.split("heldout")
+        return held[: min(HELDOUT, (len(held) + 1) // 2)]
+
+    @property
+    def related(self) -> tuple[Fact, ...]:
+        """Facts of the forgotten ones' kinds that the original knows, and that neither
+        the edit trained on nor an attack is scored on."""
+        kinds = {fact.relation for fact in self.facts.forget}
+        others = self.facts.split("heldout")[len(self.heldout) :]
+        return tuple(fact for fact in others if fact.relation in kinds)
 
     @property
     def taught(self) -> tuple[Fact, ...]:

@@ -50,8 +50,8 @@ class Recall:
 
     Attributes:
       batch: prompts a forward pass.
-      limit: at most this many facts of each split, the first ones; those reserved
-        for few-shot examples are not asked.
+      limit: at most this many facts of each split, the first ones; those set
+        aside are not asked.
     """
 
     batch: int = 48
@@ -114,8 +114,7 @@ class Recall:
         """{split: its facts that are asked about}, where there are any."""
         chosen = {
             split: askable(facts.split(split)[: self.limit], template)
-            for split in facts.splits
-            if split != "reserved"
+            for split in facts.used.splits
         }
         return {split: members for split, members in chosen.items() if members}
 

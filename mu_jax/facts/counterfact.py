@@ -17,8 +17,9 @@ from mu_jax.facts.counterfact_formats import (
     Train,
     ask,
 )
-from mu_jax.facts.groups import cut, exactly, grouped, held_out, ordered
+from mu_jax.facts.groups import cut, drawn, exactly, grouped, held_out, ordered
 from mu_jax.facts.reversed import with_rivals
+from mu_jax.facts.splits import needs_tune, tuning, untrained_neighbours
 from mu_jax.facts.templates import Format
 from mu_jax.types import Fact, Facts, Question
 
@@ -39,8 +40,13 @@ class CounterFact:
         the other.
       reserved: how many of the known facts, the last ones, are kept for few-shot
         examples (64 in the paper).
-      heldout: share of the retained facts, the last ones, kept from training.
-      seed: draws the rivals, and the distractors where the records name none.
+      heldout: share of the retained facts, the last ones, kept from training; nothing
+        else is trained about their subjects.
+      tune: how many known facts, the last before those reserved, are set aside to
+        choose settings on.
+      tuning: they are forgotten in place of the ones to report; see `splits.tuning`.
+      seed: draws which facts are first and last, the rivals, and the distractors where
+        the records name none. Without one the source's order counts.
     """
 
     path: str | None = None
@@ -50,11 +56,13 @@ class CounterFact:
     parts: int = 1
     reserved: int = 0
     heldout: float = 0.2
-    seed: int = 0
+    tune: int = 0
+    tuning: bool = False
+    seed: int | None = None
 
     def __post_init__(self):
         inputs.local(self.path or "", "facts.path")
-        least_of = {"forget": 1, "parts": 1, "reserved": 0, "limit": 1}
+        least_of = {"forget": 1, "parts": 1, "reserved": 0, "limit": 1, "tune": 0}
         for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -66,6 +74,7 @@ class CounterFact:
             )
         if not 0 < self.heldout < 1:
             raise UserError(f"facts.heldout {self.heldout}", "a share between 0 and 1")
+        needs_tune(self.tune, self.tuning)
 
     @property
     def templates(self) -> tuple[Train, *tuple[Format, ...]]:
@@ -98,31 +107,40 @@ class CounterFact:
                 )
             facts[fact.id] = fact
         complete = self._with_distractors(tuple(facts.values()))
-        return with_rivals(complete, self.seed)
+        return with_rivals(complete, self.seed or 0)
 
     def split(self, known: list[tuple[Fact, float]]) -> Facts:
-        """Forget, retain, held-out and reserved facts as in the paper (method §2).
+        """Forget, retain, held-out, tuning and reserved facts (method §2).
 
-        All records of one fact (`groups`) go into one split.
+        All records of one fact (`groups`) go into one split. Neighbours about subjects
+        that are trained on are left out.
 
         Raises:
           UserError: too few known facts for any of them, or as many to forget or to
             reserve as would cut the records of one fact in two.
         """
-        groups = grouped([fact for fact, _ in known])
-        forget, rest = exactly(groups, self.forget)
+        facts = [fact for fact, _ in known]
+        forget, rest = exactly(drawn(grouped(facts), self.seed), self.forget)
         reserved, rest = exactly(rest[::-1], self.reserved)
-        retain, heldout = held_out(rest[::-1], self.heldout)
+        tune, rest = exactly(rest, self.tune)
+        retain, heldout = held_out(rest[::-1], self.heldout, facts, forget)
         if not retain or not heldout:
             raise UserError(
-                f"{len(known)} known facts, {self.forget} of them to be forgotten and"
-                f" {self.reserved} reserved",
+                f"{len(known)} known facts, {self.forget} of them to be forgotten,"
+                f" {self.reserved} reserved and {self.tune} set aside",
                 "known facts to retain and to hold out as well",
                 "give more facts, forget fewer, or lower the threshold of known",
             )
-        return cut(
-            known, forget=forget, retain=retain, heldout=heldout, reserved=reserved
+        found = cut(
+            known,
+            forget=forget,
+            retain=retain,
+            heldout=heldout,
+            tune=tune,
+            reserved=reserved,
         )
+        found = tuning(found, self.heldout) if self.tuning else found
+        return untrained_neighbours(found)
 
     def partitions(self, facts: Facts) -> tuple[tuple[Fact, ...], ...]:
         """The forgotten facts in `parts` consecutive groups of equal size.
@@ -173,7 +191,7 @@ class CounterFact:
             own, injected = fact.answer.strip(), fact.counterfact.strip()
             others = sorted(answers[fact.relation] - {own, injected})
             if not fact.distractors and len(others) >= 2:
-                drawn = random.Random(f"{self.seed}/{fact.id}").sample(others, 2)
+                drawn = random.Random(f"{self.seed or 0}/{fact.id}").sample(others, 2)
                 space = fact.answer.removesuffix(own)
                 wrong = tuple(f"{space}{answer}" for answer in drawn)
                 fact = dataclasses.replace(fact, distractors=wrong)

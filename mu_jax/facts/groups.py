@@ -5,6 +5,7 @@ one split; of facts that are all different, each is a group of its own.
 """
 
 import functools
+import random
 import unicodedata
 from collections.abc import Sequence
 
@@ -85,11 +86,36 @@ def exactly(groups: Groups, count: int) -> tuple[Groups, Groups]:
     return some, others
 
 
-def held_out(groups: Groups, share: float) -> tuple[Groups, Groups]:
-    """All but the last share of these facts, and those, rounded to whole groups."""
+def drawn(groups: Groups, seed: int | None) -> Groups:
+    """Another order of them for every seed; without one, that of the source."""
+    if seed is None:
+        return groups
+    return random.Random(f"{seed}/{len(groups)}").sample(groups, len(groups))
+
+
+def held_out(
+    groups: Groups, share: float, facts: Sequence[Fact], trained: Groups
+) -> tuple[Groups, Groups]:
+    """All but the last share of these facts, and those, rounded to whole groups.
+
+    Nothing that is held out is about a subject of the `trained` or of those that
+    are kept: what training does to a subject it does to all that is said of it.
+    """
+    about = lambda group: alike(facts[group[0]].subject)
+    barred = {about(group) for group in trained}
+    free: dict[str, Groups] = {}
+    for group in groups:
+        if about(group) not in barred:
+            free.setdefault(about(group), []).append(group)
     total = len(ordered(groups))
-    held, kept = taken(groups[::-1], total - round(total * (1 - share)))
-    return kept[::-1], held[::-1]
+    room = total - round(total * (1 - share))
+    merged = [ordered(of_subject) for of_subject in free.values()]
+    held, _ = taken(merged[::-1], room)
+    numbers = set(ordered(held))
+    return (
+        [group for group in groups if group[0] not in numbers],
+        [group for group in groups if group[0] in numbers],
+    )
 
 
 def cut(known: Sequence[tuple[Fact, float]], **splits: Groups) -> Facts:

@@ -24,24 +24,31 @@ _TRIES = 1000
 
 
 def twins(
-    facts: Sequence[Fact], pool: Sequence[Fact], seed: int = 0
+    facts: Sequence[Fact],
+    pool: Sequence[Fact],
+    seed: int = 0,
+    trained: Sequence[Fact] = (),
 ) -> tuple[Fact, ...]:
     """One twin a fact, in order: the same question about an invented subject.
 
     A name has as many words as the real one, each from another subject of the relation
-    in `pool`; of all subjects where the relation has fewer than three. A single word is
-    two halves, and so is the first one where whole words make nothing new. It is no
-    subject and no rival of the pool or of the facts, and no other twin. (It may still
-    be somebody's: `KnownFilter` tells whether a model knows the twin.) Answers,
+    in `pool`; of all subjects where the relation has fewer than three. None of them is
+    a word of a `trained` subject (but for small ones, as "of"): what is taught of those
+    would be taught of the twin. A single word is two halves, and so is the first one
+    where whole words make nothing new, and all where there are no whole words. A name
+    is no subject and no rival of the pool or of the facts, and no other twin. (It may
+    still be somebody's: `KnownFilter` tells whether a model knows the twin.) Answers,
     distractors and rival stay; neighbours, which are about real subjects, are dropped.
 
-    What is made depends on the fact's id, the seed and the pool, and on earlier twins
-    only where it would repeat one of them.
+    What is made depends on the fact's id, the seed, the pool and the trained, and on
+    earlier twins only where it would repeat one of them.
 
     Raises:
       UserError: no such name can be made, or a prompt without its subject.
     """
-    taken = {alike(name) for f in (*pool, *facts) for name in (f.subject, f.rival)}
+    named = (*pool, *facts, *trained)
+    taken = {alike(name) for f in named for name in (f.subject, f.rival)}
+    barred = {alike(w) for f in trained for w in f.subject.split() if not w.islower()}
     subjects: dict[str, set[str]] = {}
     for fact in pool:
         subjects.setdefault(fact.relation, set()).add(fact.subject)
@@ -50,7 +57,7 @@ def twins(
     out = []
     for fact in facts:
         others = near.get(fact.relation, every)
-        names = _names(fact, others, seed)
+        names = _names(fact, others, barred, seed)
         fits = (n for n in names if alike(n) not in taken and _apart(n, fact))
         name = next(fits, None)
         if name is None:
@@ -87,22 +94,34 @@ def _split(names: Iterable[str]) -> list[list[str]]:
     return [name.split() for name in sorted(names)]
 
 
-def _names(fact: Fact, others: Sequence[list[str]], seed: int) -> Iterator[str]:
-    """Names to try, of as many words as the fact's subject has."""
+def _names(
+    fact: Fact, others: Sequence[list[str]], barred: set[str], seed: int
+) -> Iterator[str]:
+    """Names to try, of as many words as the fact's subject has, none of them barred."""
     rng, own = random.Random(f"{seed}/twin/{fact.id}"), fact.subject.split()
     count, others = len(own), [words for words in others if words != own]
-    named = [words for words in others if len(words) == count]
     words = list(dict.fromkeys(w for of in others for w in of if w not in own))
     if len(words) < max(count, 2):
         return
+    free = [w for w in words if alike(w) not in barred and not w.islower()]
+    named = [  # at each place the subjects whose word there can be taken
+        [of for of in others if len(of) == count and alike(of[i]) not in barred]
+        for i in range(count)
+    ]
     for attempt in range(_TRIES):
-        if len(named) >= max(count, _ENOUGH):
-            drawn = [of[i] for i, of in enumerate(rng.sample(named, count))]
+        if min(map(len, named)) >= max(count, _ENOUGH):
+            chosen = [rng.choice(of) for of in named]
+            if len(set(map(tuple, chosen))) < count:
+                continue
+            drawn = [of[i] for i, of in enumerate(chosen)]
+        elif len(free) >= max(count, _ENOUGH):
+            drawn = rng.sample(free, count)
         else:
-            drawn = rng.sample(words, count)
+            drawn = [_halves(*rng.sample(words, 2)) for _ in own]
         if count == 1 or attempt >= _TRIES // 2:
             drawn[0] = _halves(*rng.sample(words, 2))
-        yield " ".join(drawn)
+        if not any(alike(word) in barred for word in drawn):
+            yield " ".join(drawn)
 
 
 def _halves(one: str, other: str) -> str:

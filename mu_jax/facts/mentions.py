@@ -2,7 +2,7 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mu_jax.errors import UserError
 from mu_jax.facts.spacing import unspaced
@@ -22,6 +22,24 @@ def mentions(text: str, subject: str) -> list[int]:
         if not _joined(before, subject[0]) and not _joined(after, subject[-1]):
             out.append(start)
     return out
+
+
+def named(texts: Iterable[str], subjects: Iterable[str]) -> set[str]:
+    """Those of the texts that mention one of the subjects.
+
+    In time of the texts' length: a name is looked for where one begins as it does.
+    """
+    begins: dict[str, list[str]] = {}
+    for subject in filter(None, subjects):
+        begins.setdefault(subject[:3], []).append(subject)
+    widths = {len(begin) for begin in begins}
+    found = set()
+    for text in texts:
+        seen = {text[i : i + n] for i in range(len(text)) for n in widths}
+        likely = (name for begin in seen for name in begins.get(begin, ()))
+        if any(mentions(text, name) for name in likely):
+            found.add(text)
+    return found
 
 
 def find(text: str, subject: str) -> int | None:

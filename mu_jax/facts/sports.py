@@ -8,8 +8,17 @@ from mu_jax import inputs
 from mu_jax.errors import UserError
 from mu_jax.facts.choice import Choice
 from mu_jax.facts.fewshot import FewShot
-from mu_jax.facts.groups import cut, exactly, grouped, held_out, ordered, taken
+from mu_jax.facts.groups import (
+    cut,
+    drawn,
+    exactly,
+    grouped,
+    held_out,
+    ordered,
+    taken,
+)
 from mu_jax.facts.reversed import Reversed, with_rivals
+from mu_jax.facts.splits import needs_tune, tuning
 from mu_jax.facts.table import read_csv
 from mu_jax.facts.templates import Format, Template
 from mu_jax.types import Fact, Facts, Question
@@ -83,13 +92,19 @@ class Sports:
       forget: how many athletes to forget (the first that the model knows), or the name
         of one sport to forget whole.
       heldout: share of the retained athletes, the last ones, kept from training.
-      seed: draws the rivals, and the injected sport where the file does not name it.
+      tune: how many known athletes, the last of all, are set aside to choose settings
+        on.
+      tuning: they are forgotten in place of the ones to report; see `splits.tuning`.
+      seed: draws which athletes are first and last, the rivals, and the injected sport
+        where the file does not name it. Without one the file's order counts.
     """
 
     path: str | None = None
     forget: int | str = 16
     heldout: float = 0.2
-    seed: int = 0
+    tune: int = 0
+    tuning: bool = False
+    seed: int | None = None
 
     def __post_init__(self):
         inputs.local(self.path or "", "facts.path")
@@ -102,6 +117,12 @@ class Sports:
             )
         if not 0 < self.heldout < 1:
             raise UserError(f"facts.heldout {self.heldout}", "a share between 0 and 1")
+        if self.tune < 0 or (self.tune and isinstance(self.forget, str)):
+            raise UserError(
+                f"facts.tune {self.tune} with facts.forget {self.forget!r}",
+                "a number from 0, and a number of athletes to forget",
+            )
+        needs_tune(self.tune, self.tuning)
 
     @property
     def templates(self) -> tuple[Template, *tuple[Format, ...]]:
@@ -153,10 +174,10 @@ class Sports:
                 start=TRAIN.text.index("{subject}"),
             )
             facts.setdefault(name, fact)
-        return with_rivals(tuple(facts.values()), self.seed, _GOLFERS)
+        return with_rivals(tuple(facts.values()), self.seed or 0, _GOLFERS)
 
     def split(self, known: list[tuple[Fact, float]]) -> Facts:
-        """Forget, retain and held-out facts as in the paper (method §2).
+        """Forget, retain, held-out and tuning facts as in the paper (method §2).
 
         A whole sport is forgotten by training on its first half; `forget_heldout` is
         the other one. Otherwise the forgotten athletes are the first `forget`. All rows
@@ -165,7 +186,8 @@ class Sports:
         Raises:
           UserError: too few known athletes for any of them.
         """
-        groups = grouped([fact for fact, _ in known])
+        facts = [fact for fact, _ in known]
+        groups = drawn(grouped(facts), self.seed)
         if isinstance(self.forget, str):
             plays = lambda i: known[i][0].answer.strip() == self.forget
             gone = [group for group in groups if any(map(plays, group))]
@@ -173,22 +195,25 @@ class Sports:
             forget, unseen = taken(gone, (len(ordered(gone)) + 1) // 2)
         else:
             (forget, rest), unseen = exactly(groups, self.forget), []
-        retain, heldout = held_out(rest, self.heldout)
+        tune, rest = exactly(rest[::-1], self.tune)
+        retain, heldout = held_out(rest[::-1], self.heldout, facts, forget)
         if not (forget and retain and heldout):
             raise UserError(
                 f"{len(known)} known athletes, {len(ordered(forget + unseen))} of them"
-                " to be forgotten",
+                f" to be forgotten and {self.tune} set aside",
                 "known athletes to forget, to retain and to hold out",
                 "give more facts, forget fewer, or lower the threshold of known",
             )
-        return cut(
+        found = cut(
             known,
             forget=forget,
             forget_heldout=unseen,
             retain=retain,
             heldout=heldout,
+            tune=tune,
         )
+        return tuning(found, self.heldout) if self.tuning else found
 
     def _draw(self, name: str, sport: str) -> str:
         others = [s for s in SPORTS if s not in (sport, " golf")]
-        return random.Random(f"{self.seed}/{name}").choice(others)
+        return random.Random(f"{self.seed or 0}/{name}").choice(others)

@@ -54,8 +54,7 @@ def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
     settings = run.read_json("config.json", "facts")
     table = tables.Table(rows)
     results = list(_results(table, edited))
-    splits = [s for s in facts.splits if s != "reserved"]
-    details = [g for split in splits if (g := tables.details(table, split))]
+    details = [g for split in facts.used.splits if (g := tables.details(table, split))]
     details += [attacks.every_point(table, name) for name in attacks.names(table)]
     agreement = findings.agreement(scores)
     pictures = [_section(name, found) for name, found in scores.items()]

@@ -23,8 +23,7 @@ def localize(run: Run) -> None:
         if isinstance(localizer, Probes):
             scores = probed(run, localizer, journal)
         else:
-            found = run.dir.read_facts().known
-            known = [k.fact for k in found if k.split != "reserved"]
+            known = [k.fact for k in run.dir.read_facts().used.known]
             scores = contrasted(run, localizer, known, journal)
         run.dir.write_scores(name, scores)
         journal.finish()
@@ -52,7 +51,7 @@ def contrasted(
     Corrupt subjects are taken from all that the model knows.
     """
     model, train = run.model, run.config.facts.templates[0]
-    known = [k.fact for k in run.dir.read_facts().known if k.split != "reserved"]
+    known = [k.fact for k in run.dir.read_facts().used.known]
     some = facts[: 2 * localizer.rows]  # not every fact has a corrupt subject
     pair = localizer.corruption(some, known, train, model.tokenizer)
     if isinstance(localizer, CausalTracing | PathPatching):

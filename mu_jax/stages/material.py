@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
-from mu_jax.facts.groups import repeats
 from mu_jax.facts.invented import twins
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
 from mu_jax.run import Run
-from mu_jax.types import Fact, Facts, Prompts, Question
+from mu_jax.types import Fact, Prompts, Question
 
 
 def asked(model: Model, questions: Sequence[Question]) -> Prompts:
@@ -29,9 +28,10 @@ def training_prompts(run: Run, *groups: Sequence[Fact]) -> list[Prompts]:
 
 
 def never_knew(run: Run, facts: Sequence[Fact]) -> dict[str, Fact]:
-    """{fact id: its never-knew twin}, made from the subjects of all facts asked."""
+    """{fact id: its never-knew twin}, of words of subjects that nothing trains on."""
     pool = [fact for fact, _ in run.dir.read_asked()]
-    made = twins(facts, pool, seed=0)
+    used = [known.fact for known in run.dir.read_facts().used.known]
+    made = twins(facts, pool, seed=0, trained=used)
     return {fact.id: twin for fact, twin in zip(facts, made, strict=True)}
 
 
@@ -46,21 +46,10 @@ def victim(run: Run, name: str) -> Victim:
         original=run.model,
         selection=edit.selection,
         facts=facts,
-        related=related(facts, [fact for fact, _ in run.dir.read_asked()]),
         twins=never_knew(run, facts.forget),
         templates=tuple(formats(run, run.config.attack_formats)),
         text=text,
     )
-
-
-def related(facts: Facts, asked: Sequence[Fact]) -> tuple[Fact, ...]:
-    """Facts of the forgotten ones' kinds that belong to no split.
-
-    None is a forgotten fact under another id.
-    """
-    taken = {k.fact.id for k in facts.known} | repeats(facts.forget, asked)
-    kinds = {fact.relation for fact in facts.forget}
-    return tuple(f for f in asked if f.id not in taken and f.relation in kinds)
 
 
 def formats(run: Run, names: Iterable[str]) -> list:

@@ -9,11 +9,10 @@ from mu_jax.selectors import Layers
 from mu_jax.types import Facts, Known
 
 
-def victim(original, model=None, *, forget=6, seed=0, related=4) -> Victim:
+def victim(original, model=None, *, forget=6, seed=0) -> Victim:
     """The edited model is the original where none is given."""
     source = Sports(forget=forget)
-    athletes = source.load()[:40]
-    facts = source.split([(fact, 1.0) for fact in athletes[: 40 - related]])
+    facts = source.split([(fact, 1.0) for fact in source.load()[:40]])
     text, _ = Text(length=12).load(original.tokenizer)
     return Victim(
         name="edited",
@@ -21,7 +20,6 @@ def victim(original, model=None, *, forget=6, seed=0, related=4) -> Victim:
         original=original,
         selection=Layers(mlp=(2, 3))(None, original.sizes),
         facts=facts,
-        related=athletes[40 - related :],
         twins=twins(facts),
         templates=source.templates[:2],
         text=text,

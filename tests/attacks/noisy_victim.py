@@ -34,7 +34,6 @@ def made(model, seed: int = 0) -> Victim:
         original=model,
         selection=selection,
         facts=facts,
-        related=(),
         twins=twins,
         templates=(TRAIN,),
         text=np.zeros((0, 8), np.int32),

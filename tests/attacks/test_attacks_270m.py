@@ -21,9 +21,9 @@ from mu_jax.types import Facts
 def victims(gemma, athletes, edited_lookup, edited_late):
     """{where it was edited: the victim}."""
     text, _ = Text().load(gemma.tokenizer)
-    asked = [*athletes.forget, *athletes.retain, *athletes.split("heldout")[:8]]
+    asked = [*athletes.forget, *athletes.retain, *athletes.split("heldout")[:16]]
     facts = Facts(tuple(k for k in athletes.known if k.fact in asked))
-    made = twins(facts.forget, Sports().load(), seed=0)
+    made = twins(facts.forget, Sports().load(), trained=asked)
     known = {fact.id: twin for fact, twin in zip(facts.forget, made, strict=True)}
     return {
         name: Victim(
@@ -32,7 +32,6 @@ def victims(gemma, athletes, edited_lookup, edited_late):
             original=gemma,
             selection=Layers(mlp=layers)(None, gemma.sizes),
             facts=facts,
-            related=(),
             twins=known,
             templates=(TRAIN,),
             text=text,

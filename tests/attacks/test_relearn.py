@@ -130,10 +130,10 @@ def test_full_fine_tuning_and_the_papers_attack(tiny):
 
 
 @pytest.mark.parametrize(
-    ("data", "split"), [("related", "forget_heldout"), ("retain", "retain")]
+    ("data", "split"), [("related", "heldout"), ("retain", "retain")]
 )
 def test_nothing_to_teach_is_one_line(tiny, data, split):
-    prey = without(victim(tiny, related=0), split)
+    prey = without(victim(tiny), split)
     with pytest.raises(UserError, match="no facts to teach") as error:
         dataclasses.replace(SMALL, data=data)(prey, "relearn", {})
     assert "\n" not in str(error.value)

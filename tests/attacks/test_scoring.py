@@ -23,12 +23,12 @@ def values(rows, split, metric, prompt="train"):
 
 
 def test_rows_hold_what_each_split_answers_by_itself(prey):
-    scoring = Scoring("attack", prey, "budget", prey.scored, {}, heldout=3, batch=16)
+    scoring = Scoring("attack", prey, "budget", prey.scored, {}, batch=16)
     scoring.measure("at", prey.model)
     facts = {
         "forget": prey.scored,
         "never_knew": [prey.twins[f.id] for f in prey.scored],
-        "heldout": prey.facts.split("heldout")[:3],
+        "heldout": prey.heldout,
     }
     for template in prey.templates:
         for split, group in facts.items():

@@ -41,3 +41,21 @@ def test_where_all_differ_the_halves_are_those_that_the_seed_draws(tiny):
     prey = of(tiny, *"abcdefgh", seed=3)
     assert [f.id for f in prey.taught] == list("1234")
     assert len(prey.scored) == 4
+
+
+@pytest.mark.parametrize(
+    ("held", "scored"), [(0, 0), (2, 2), (7, 4), (32, 16), (50, 16)]
+)
+def test_related_facts_are_known_of_the_kind_and_nowhere_else(tiny, held, scored):
+    prey = victim(tiny)
+    fact = prey.facts.forget[0]
+    others = [
+        Known(dataclasses.replace(fact, id=str(i), subject=f"Ann {i}"), "heldout", 0.9)
+        for i in range(held)
+    ]
+    kind = dataclasses.replace(fact, id="kind", relation="another")
+    kept = [k for k in prey.facts.known if k.split != "heldout"]
+    last = [Known(kind, "heldout", 0.9)] if held else []
+    prey = dataclasses.replace(prey, facts=Facts((*kept, *others, *last)))
+    assert [f.id for f in prey.heldout] == [str(i) for i in range(scored)]
+    assert [f.id for f in prey.related] == [str(i) for i in range(scored, held)]

@@ -68,7 +68,7 @@ def test_every_point_is_measured_once_after_the_baselines(attacked, victim):
         assert (row.eval, row.model, row.seed, row.prompt) == (name, "two", 3, "train")
         assert bool(row.budget) == (row.at not in (ORIGINAL, BEFORE))
         facts = victim.scored if name in FITTED else victim.facts.forget
-        assert row.n == (4 if row.split == "heldout" else len(facts))
+        assert row.n == (2 if row.split == "heldout" else len(facts))
     assert told[0] == (name, 0, len(POINTS[name]))
     assert told[-1] == (name, len(POINTS[name]), len(POINTS[name]))
 

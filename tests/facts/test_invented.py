@@ -76,6 +76,15 @@ def test_a_twin_depends_on_the_fact_and_the_seed(both):
     assert first == made[19]  # no earlier one was in its way
 
 
+def test_no_word_of_a_trained_subject_is_in_a_twins_name(both):
+    """But for small ones; where all are trained, words are made of halves."""
+    _, _, _, pool = both
+    for trained in (pool[: len(pool) // 2], pool):
+        words = {w for fact in trained for w in fact.subject.split()}
+        for other in twins(pool[:100], pool, trained=trained):
+            assert all(w.islower() or w not in words for w in other.subject.split())
+
+
 def test_subjects_of_other_relations_help_where_there_are_too_few():
     names = ("Rome", "Cairo", "Lima", "Oslo", "Quito")
     pool = [Fact(n, n, n, " x", " y", f"{n} is") for n in names]
