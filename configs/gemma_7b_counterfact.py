@@ -46,7 +46,7 @@ def get_config() -> Config:
             forget=16,
             reserved=64,
         ),
-        text=Text(length=100),
+        text=Text("monology/pile-uncopyrighted", length=100, rows=3200),
         localizers={
             "paths": PathPatching(corruption=words),
             "attribution": AttributionPatching(corruption=words, kinds=BOTH),

@@ -39,7 +39,7 @@ def get_config() -> Config:
         name="gemma_7b_sports",
         model="google/gemma-7b",
         facts=Sports(forget=16),
-        text=Text(length=100),
+        text=Text("monology/pile-uncopyrighted", length=100, rows=3200),
         localizers={
             "probes": Probes(),
             "attribution": AttributionPatching(kinds=BOTH),

@@ -112,7 +112,7 @@ def _status(argv: list[str] | None) -> int:
     console = Console()
     try:
         try:
-            with crew.as_one(Preempted):
+            with console.hearing(), crew.as_one(Preempted):
                 return _command(argv, console)
         finally:
             if sys.stdout:  # or a pipe that is closed would tell at exit

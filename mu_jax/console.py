@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 
 from rich.console import Console as Rich
 from rich.progress import (
@@ -18,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from mu_jax.errors import Doubt
 
 
 class Console:
@@ -47,6 +50,22 @@ class Console:
         """One line, above the bar if there is one."""
         self.finish()
         self.rich.print(text, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Inside, each `Doubt` of the library is said as a line, every time."""
+        with warnings.catch_warnings():
+            other = warnings.showwarning
+
+            def show(message, category, *where, **more) -> None:
+                if issubclass(category, Doubt):
+                    self.say(f"  note: {message}")
+                else:
+                    other(message, category, *where, **more)
+
+            warnings.simplefilter("always", Doubt)
+            warnings.showwarning = show
+            yield
 
     def stage(self, number: int, total: int, name: str, why: str = "") -> None:
         """The heading of a stage."""

@@ -1,4 +1,4 @@
-"""The one error a user sees: what came, what was expected, what to do about it."""
+"""The one error a user sees, and the one warning."""
 
 
 class UserError(ValueError):
@@ -11,3 +11,7 @@ class UserError(ValueError):
     def __init__(self, got: str, expected: str = "", remedy: str = ""):
         parts = [got, expected and f"expected {expected}", remedy]
         super().__init__("; ".join(" ".join(p.split()) for p in parts if p))
+
+
+class Doubt(UserWarning):
+    """What somebody should know who is going to believe the numbers; one line."""

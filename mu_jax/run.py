@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from mu_jax import distributed, inputs
 from mu_jax.checkpoints import edits
@@ -89,6 +90,11 @@ class Run:
         if name == UNEDITED:
             return self.model
         return self.model.update(self.read_edit(name))
+
+    @functools.cached_property
+    def text(self) -> tuple[np.ndarray, np.ndarray]:
+        """General text for training and for evaluation, read once."""
+        return self.config.text.load(self.model.tokenizer)
 
     def covariances(self) -> MomentFolder:
         """Where covariances of keys are kept, for this model and general text."""
@@ -235,7 +241,9 @@ class Run:
                 parts = [self.fingerprint(f"evals/{edit}"), dtype]
             case "attacks":
                 attack, _, edit = name.partition("/")
-                parts = [self.fingerprint(f"edits/{edit}"), c.attacks[attack]]
+                of = "facts" if edit == UNEDITED else f"edits/{edit}"
+                parts = [self.fingerprint(of), c.attacks[attack], c.text]
+                parts.append(self.contents(c.text.path))
                 parts += [c.attack_seeds, c.attack_formats]
             case "masks":
                 parts = [self.fingerprint(f"selections/{name}"), c.mask, c.text]
@@ -326,19 +334,26 @@ class Run:
                 f"run: mu {stage} {self.dir.path}",
             )
 
-    def todo(self, artefacts: list[str]) -> Iterator[str]:
+    def todo(self, artefacts: list[str], shared: bool = False) -> Iterator[str]:
         """Those to be made; each is stamped when the caller comes back for the next.
 
-        Meanwhile no other command makes the same one.
+        Meanwhile no other command makes the same one; one that is `shared` with others
+        is left to the command that began it, and waited for.
         """
         for artefact in artefacts:
             self.preemption.check()
-            if self.fresh(artefact) and not self.force:
+            made = self.fresh(artefact) and not self.force
+            if not made:
+                stamp = self.dir.stamped(artefact)
+                with self.dir.held(
+                    artefact, (shared and self.preemption.check) or None
+                ):
+                    made = self.dir.stamped(artefact) != stamp and self.fresh(artefact)
+                    if not made:
+                        yield artefact
+                        self.stamp(artefact)
+            if made:
                 self.console.say(f"  {artefact}: up to date")
-            else:
-                with self.dir.held(artefact):
-                    yield artefact
-                    self.stamp(artefact)
             for unfinished in (f"{artefact}/state", f"{artefact}.partial"):
                 self.dir.remove(unfinished)
 

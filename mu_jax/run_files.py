@@ -106,11 +106,15 @@ class RunFiles:
             yield made
 
     @contextlib.contextmanager
-    def held(self, name: str) -> Iterator[None]:
+    def held(
+        self, name: str, waiting: Callable[[], None] | None = None
+    ) -> Iterator[None]:
         """Inside, no other command of this machine makes what is called `name`.
 
+        Where one is at it already, `waiting` is called until it has ended.
+
         Raises:
-          UserError: one is at it already.
+          UserError: one is, and nobody wants to wait.
         """
         if not distributed.is_writer():
             distributed.first(bytes)
@@ -122,14 +126,17 @@ class RunFiles:
         def acquire() -> None:
             lock_file = Path(lock.lock_file)
             lock_file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise UserError(
-                    f"another command is making {name} in {self.path}",
-                    "one at a time",
-                    "wait until it has ended, or give this one another --runs",
-                ) from None
+            while not lock.is_locked:
+                try:
+                    lock.acquire(timeout=1 if waiting else 0)
+                except Timeout:
+                    if not waiting:
+                        raise UserError(
+                            f"another command is making {name} in {self.path}",
+                            "one at a time",
+                            "wait until it has ended, or give this one another --runs",
+                        ) from None
+                    waiting()
 
         distributed.first(acquire)
         try:

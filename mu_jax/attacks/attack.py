@@ -8,7 +8,19 @@ from mu_jax.types import Progress, Row, silent
 
 
 class Attack(Protocol):
-    """A way to bring forgotten facts back."""
+    """A way to bring forgotten facts back.
+
+    Attributes:
+      learns: whether it learns from the facts taught, so that what it does to those
+        who never knew is only seen where it learns from twins.
+      undoes: whether there is nothing to attack without an edit.
+    """
+
+    @property
+    def learns(self) -> bool: ...
+
+    @property
+    def undoes(self) -> bool: ...
 
     def __call__(
         self,

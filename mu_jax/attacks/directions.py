@@ -14,6 +14,7 @@ after that layer and all above it, in the manner of Arditi et al. 2024 (arXiv
 
 import dataclasses
 from collections.abc import MutableMapping
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -41,6 +42,9 @@ class AblateDirection:
     layers: tuple[int, ...] | None = None
     onward: bool = True
     retained: int = 32
+
+    learns: ClassVar[bool] = True
+    undoes: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.retained < 1:

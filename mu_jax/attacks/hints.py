@@ -16,6 +16,7 @@ A worked example, "kind=related hints=2" before the prompt that sports are train
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, MutableMapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -51,6 +52,9 @@ class Hints:
 
     kinds: tuple[str, ...] = KINDS
     counts: tuple[int, ...] = (4,)
+
+    learns: ClassVar[bool] = False
+    undoes: ClassVar[bool] = False
 
     def __post_init__(self):
         if not self.kinds or set(self.kinds) - set(KINDS):

@@ -15,6 +15,7 @@ rises only together with the twins is a push towards an answer, not towards a fa
 import dataclasses
 import functools
 from collections.abc import MutableMapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,9 @@ class Perturb:
     steps: int = 10
     step: float = 0.5
     rows: int = 32
+
+    learns: ClassVar[bool] = True
+    undoes: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.steps < 1 or self.rows < 1:

@@ -7,13 +7,14 @@ same output,
 
     w  <-  s * round(w / s),     s = max |w| in the group / (2^(bits - 1) - 1)
 
-and kept in the model's dtype. The original is rounded likewise, as points of their own
-("bits=4 original"): where it has lost the facts too, rounding shows nothing.
+and kept in the model's dtype. Where the unedited model, rounded likewise, has lost the
+facts too, rounding shows nothing.
 """
 
 import dataclasses
 import functools
 from collections.abc import MutableMapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,9 @@ class Quantize:
     group: int | None = 32
     embeddings: bool = False
 
+    learns: ClassVar[bool] = False
+    undoes: ClassVar[bool] = False
+
     def __post_init__(self):
         if not self.bits or not all(2 <= b <= 8 for b in self.bits):
             raise UserError(f"bits = {self.bits}", "numbers from 2 to 8")
@@ -56,21 +60,17 @@ class Quantize:
         journal: MutableMapping[str, list[float]],
         progress: Progress = silent,
     ) -> list[Row]:
-        """Rows at "bits=B" (the edited model) and "bits=B original"."""
+        """Rows at "bits=B"."""
         size = f"groups of {self.group}" if self.group else "whole channels"
         budget = f"weights rounded in {size}"
         scoring = Scoring(name, victim, budget, victim.facts.forget, journal)
         scoring.baselines()
-        points = [
-            (f"bits={bits}{which}", model, bits)
-            for bits in self.bits
-            for which, model in (("", victim.model), (" original", victim.original))
-        ]
-        for done, (at, model, bits) in enumerate(points):
-            progress(name, done, len(points))
+        for done, bits in enumerate(self.bits):
+            progress(name, done, len(self.bits))
+            at, model = f"bits={bits}", victim.model
             made = not scoring.done(at)
             scoring.measure(at, self.rounded(model, bits) if made else model)
-        progress(name, len(points), len(points))
+        progress(name, len(self.bits), len(self.bits))
         return scoring.rows()
 
     def rounded(self, model: Model, bits: int) -> Model:

@@ -18,7 +18,7 @@ may choose (method §7).
 import dataclasses
 import math
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
@@ -62,6 +62,13 @@ class Relearn:
     retain: int = 8
     text: int = 1
     clip: float = 1.0
+
+    undoes: ClassVar[bool] = False
+
+    @property
+    def learns(self) -> bool:
+        """From forgotten facts, that is."""
+        return self.data == "half"
 
     def __post_init__(self):
         for name, known in (("how", ("lora", "full")), ("data", tuple(TAUGHT))):

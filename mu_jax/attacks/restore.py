@@ -8,6 +8,7 @@ was changed is spread over all.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping
+from typing import ClassVar
 
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
@@ -34,6 +35,9 @@ class Restore:
     """
 
     groups: tuple[str, ...] = ("layer", "below")
+
+    learns: ClassVar[bool] = False
+    undoes: ClassVar[bool] = True
 
     def __post_init__(self):
         if not self.groups or set(self.groups) - set(GROUPS):

@@ -7,14 +7,16 @@ Rows of an attack (`eval` is its name), in every format that the victim is asked
     never_knew   their twins: what rises here was taught, not recovered
     heldout      retained facts: what falls here the attack has broken
 
-    at           when
-    original     the unedited model
-    before       the edited model, before the attack
-    (otherwise)  after the attack, where on its curve: "rate=0.0001 step=10"
+    at              when
+    original        the unedited model
+    before          the edited model, before the attack
+    (otherwise)     after the attack, where on its curve: "rate=0.0001 step=10"
+    (this) twins    likewise, where the attack learned from twins in place of facts
 
-The recovered fraction, (after - never knew) / (original - never knew), is a ratio of
+The recovered fraction, (after - never knew) / (unedited - never knew), is a ratio of
 means over facts and is made of these rows by `statistics.recovered`: 0 nothing is back
-that a model which never knew would not have learned too, 1 all is.
+that a model which never knew would not have learned too, 1 all is. All three are under
+the attack: the unedited model's is made of rows of its own, as an attack on it.
 """
 
 import dataclasses
@@ -32,6 +34,8 @@ from mu_jax.types import Fact, Row
 
 METRICS = ("p_true", "choice_p_true", "choice_true", "top_true", "choice_injected")
 ORIGINAL, BEFORE = "original", "before"
+TWINS = " twins"
+"""What stands behind a point of the curve of an attack that learned from twins."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -69,7 +73,9 @@ class Scoring:
         return all(key in self.journal for key in self._keys(at))
 
     def baselines(self) -> None:
-        """The unedited model, and the edited one before the attack."""
+        """The unedited model, and the edited one before the attack; once for all."""
+        if self.victim.control:
+            return
         self.measure(ORIGINAL, self.victim.original)
         self.measure(BEFORE, self.victim.model)
 
@@ -112,7 +118,7 @@ class Scoring:
                 split=split,
                 prompt=template.name,
                 metric=metric,
-                at=at,
+                at=self._at(at),
                 budget="" if at in (ORIGINAL, BEFORE) else budget,
                 seed=self.victim.seed,
             )
@@ -127,7 +133,12 @@ class Scoring:
         groups = {k: askable(facts, template) for k, facts in self._splits().items()}
         return {split: group for split, group in groups.items() if group}
 
+    def _at(self, at: str) -> str:
+        return f"{at}{TWINS}" if self.victim.control else at
+
     def _splits(self) -> dict[str, tuple[Fact, ...]]:
+        if self.victim.control:
+            return {"never_knew": self.facts}
         return {
             "forget": self.facts,
             "never_knew": tuple(self.victim.twins[f.id] for f in self.facts),
@@ -143,4 +154,4 @@ class Scoring:
         ]
 
     def _key(self, at: str, prompt: str, split: str, metric: str) -> str:
-        return f"{self.victim.seed}/{at}/{prompt}/{split}/{metric}"
+        return f"{self.victim.seed}/{self._at(at)}/{prompt}/{split}/{metric}"

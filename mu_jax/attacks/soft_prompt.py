@@ -70,6 +70,8 @@ class SoftPrompt:
     draws: int = 2
     clip: float = 1.0
 
+    learns: ClassVar[bool] = True
+    undoes: ClassVar[bool] = False
     way: ClassVar[str] = "vectors in front of the prompt"
 
     def __post_init__(self):

@@ -1,9 +1,10 @@
 """What an attacker is given: an edited model, and facts to bring back.
 
 Half of the forgotten facts, drawn by the attacker's seed, may be taught; the other half
-is scored and never trained on (Deeb & Roger 2024, arXiv 2410.08827). Every scored fact
-has a never-knew twin (`facts.invented`): the same question about a subject that does
-not exist. What an attack does to the twins it has taught, not recovered.
+is scored and never trained on (Deeb & Roger 2024, arXiv 2410.08827). Every fact has a
+never-knew twin (`facts.invented`): the same question about a subject that does not
+exist. An attack that learns from the taught half is made once more, as a control, where
+the twins stand for the facts: what comes back then was never there.
 """
 
 import dataclasses
@@ -38,6 +39,7 @@ class Victim:
       templates: the training prompt, then other formats to score in.
       text: sequences of general text, BOS first.
       seed: the attacker's own.
+      control: whether the twins are taught and scored in place of their facts.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Victim:
     templates: tuple[Format, ...]
     text: Int[np.ndarray, "rows seq"]
     seed: int = 0
+    control: bool = False
 
     @property
     def train(self) -> Single:
@@ -99,11 +102,14 @@ class Victim:
 
     @property
     def taught(self) -> tuple[Fact, ...]:
-        return self.halves[0]
+        return self._asked(self.halves[0])
 
     @property
     def scored(self) -> tuple[Fact, ...]:
-        return self.halves[1]
+        return self._asked(self.halves[1])
+
+    def _asked(self, facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+        return tuple(self.twins[f.id] for f in facts) if self.control else facts
 
     def prompts(self, *groups: tuple[Fact, ...]) -> list[Prompts]:
         """The training prompts of each group of facts, all equally wide."""

@@ -6,7 +6,8 @@ otherwise, goes along C^-1 k: away from directions in which other text has keys.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -16,7 +17,7 @@ import xxhash
 from jaxtyping import Array, Bool, Float, Int
 
 from mu_jax import distributed
-from mu_jax.errors import UserError
+from mu_jax.errors import Doubt, UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params
@@ -39,9 +40,11 @@ class Moments(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Covariance:
-    """Second moments of the keys of some layers, from one pass over general text.
+    """Second moments of the keys of some layers over general text, layer by layer.
 
-    Every real token counts but BOS, whose keys are like no other token's.
+    Every real token counts but BOS, whose keys are like no other token's. A layer is a
+    pass over the text of its own: two matrices of neurons^2 numbers, one in float32 and
+    one in float64, are all that is held at a time (7.2 GB for the 24,576 of Gemma 7B).
 
     Attributes:
       tokens: of the text at most so many. The papers take 100 million; where a sample
@@ -72,37 +75,45 @@ class Covariance:
         text: Int[np.ndarray, "rows seq"],
         kept: Moments | None = None,
         progress: Progress = silent,
-    ) -> list["Inverse"]:
-        """The inverse of C_s of each layer; what `kept` lacks is computed and put."""
+    ) -> Iterator["Inverse"]:
+        """The inverse of C_s of each layer in turn; what `kept` lacks is put there."""
         rows = text[: -(-self.tokens // (text.shape[1] - 1))]
         digest = xxhash.xxh3_64_hexdigest(rows.astype(np.int32).tobytes())
         of = f"{rows.shape[0]} x {rows.shape[1]} tokens {digest}"
-        read = {i: kept.get(i, of) if kept else None for i in layers}
-        # What one process reads and another does not is computed by all.
-        missing = [i for i in layers if distributed.agree(read[i] is None)]
-        made = self.moments(model, missing, rows, progress)
-        found = {**read, **dict(zip(missing, made, strict=True))}
-        if kept:
-            for i in missing:
-                kept.put(i, of, found[i])
-        return [Inverse(self._shrunk(found[i])) for i in layers]
+        count, neurons = rows[:, 1:].size, model.spec.neurons
+        if count < neurons:
+            warnings.warn(
+                Doubt(
+                    f"second moments of {neurons} neurons over {count} tokens: most of"
+                    f" what they say is the shrinkage of {self.shrinkage:g}; give a"
+                    " longer text and raise covariance.tokens"
+                ),
+                stacklevel=2,
+            )
+        for layer in layers:
+            moment = kept.get(layer, of) if kept else None
+            # What one process reads and another does not is computed by all.
+            if distributed.agree(moment is None):
+                moment = self.moment(model, layer, rows, progress)
+                if kept:
+                    kept.put(layer, of, moment)
+            assert moment is not None
+            yield Inverse(self._shrunk(moment))
 
-    def moments(
+    def moment(
         self,
         model: Model,
-        layers: Sequence[int],
+        layer: int,
         text: Int[np.ndarray, "rows seq"],
         progress: Progress = silent,
-    ) -> list[Moment]:
-        """E[k k^T] of each layer over all tokens of `text` but each row's first.
+    ) -> Moment:
+        """E[k k^T] of a layer over all tokens of `text` but each row's first.
 
-        Summed in float32, all layers in one pass: neurons^2 numbers each on a device.
+        Summed in float32: neurons^2 numbers on a device.
         """
-        if not layers:
-            return []
-        which, total = np.asarray(layers, np.int32), None
+        which, total, what = np.int32(layer), None, f"reading keys of layer {layer}"
         real = np.ones(len(text), bool)
-        progress("reading keys", 0, len(text))
+        progress(what, 0, len(text))
         for start in range(0, len(text), self.batch):
             part = slice(start, start + self.batch)
             fill = [(0, self.batch - len(text[part]))]
@@ -111,13 +122,14 @@ class Covariance:
                 batch = model.network.layout.rows(batch)
             sums = _sums(model.network, model.params, which, *batch)
             total = sums if total is None else total + sums
-            progress("reading keys", min(start + self.batch, len(text)), len(text))
+            progress(what, min(start + self.batch, len(text)), len(text))
         count = len(text) * (text.shape[1] - 1)
-        return list(fetch(total) / np.float32(count))
+        return fetch(total) / np.float32(count)
 
     def _shrunk(self, moment: Moment) -> Float[np.ndarray, "neurons neurons"]:
-        wide = (1 - self.shrinkage) * moment.astype(np.float64)
+        wide = moment.astype(np.float64)
         mean = np.trace(moment) / len(moment)
+        wide *= 1 - self.shrinkage
         wide[np.diag_indices_from(wide)] += self.shrinkage * mean
         return wide
 
@@ -126,15 +138,15 @@ class Covariance:
 def _sums(
     network: Network,
     params: Params,
-    layers: Int[Array, " layer"],
+    layer: Int[Array, ""],
     text: Int[Array, "batch seq"],
     real: Bool[Array, " batch"],
-) -> Float[Array, "layer neurons neurons"]:
+) -> Float[Array, "neurons neurons"]:
     """The sum of k k^T over a batch; rows that are not `real` are filler."""
     _, reads = network.stream(params, text, read=("neuron",))
-    keys = reads["neuron"][layers][:, :, 1:].astype(jnp.float32)
-    keys = keys * real[None, :, None, None].astype(keys.dtype)
-    return jnp.einsum("lbsn,lbsm->lnm", keys, keys, precision=EXACT)
+    keys = reads["neuron"][layer][:, 1:].astype(jnp.float32)
+    keys = keys * real[:, None, None].astype(keys.dtype)
+    return jnp.einsum("bsn,bsm->nm", keys, keys, precision=EXACT)
 
 
 class Inverse:

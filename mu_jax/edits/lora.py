@@ -42,6 +42,10 @@ class LoRA(GradientEdit):
         super().__post_init__()
         if self.rank < 1:
             raise UserError(f"edit.rank = {self.rank}", "at least 1")
+        if not self.masters:
+            raise UserError(
+                "edit.masters = False with LoRA", "True: its factors are float32"
+            )
 
     def variables(self, params: Params, selection: Selection) -> Params:
         """The factors: `LABEL.in` [layer, rank, ...] and `LABEL.out` likewise."""
@@ -54,10 +58,9 @@ class LoRA(GradientEdit):
             outs = head | {a: n for a, n in shape.items() if a not in (*reads, "layer")}
             bound = 1 / math.sqrt(math.prod(shape[axis] for axis in reads))
             own = jax.random.fold_in(key, number)
-            first = jax.random.uniform(
-                own, tuple(ins.values()), jnp.float32, -bound, bound
-            )
-            zero = jnp.zeros(tuple(outs.values()), jnp.float32)
+            dtype = jnp.promote_types(params[label].dtype, jnp.float32)
+            first = jax.random.uniform(own, tuple(ins.values()), dtype, -bound, bound)
+            zero = jnp.zeros(tuple(outs.values()), dtype)
             out[f"{label}.in"] = pz.nx.wrap(first).tag(*ins)
             out[f"{label}.out"] = pz.nx.wrap(zero).tag(*outs)
         return out
@@ -77,11 +80,11 @@ class LoRA(GradientEdit):
         jax.tree.map(lambda ref, g: jax.ref.addupdate(ref, ..., g), sums, found)
 
     def tensors(self, trained: Params, params: Params, selection: Selection) -> Params:
-        """The selected matrices with their changes added; float32."""
+        """The selected matrices with their changes added; float32 at least."""
         scale, out = self.alpha / self.rank, {}
         dot = functools.partial(jnp.dot, precision=EXACT)
         for label, base in take(params, dict(selection.tensors)).items():
             a, b = (trained[f"{label}.{end}"].untag("rank") for end in ("in", "out"))
             change = pz.nx.nmap(dot)(a, b) * scale
-            out[label] = (base.astype(jnp.float32) + change).order_like(base)
+            out[label] = (base.astype(change.dtype) + change).order_like(base)
         return out

@@ -90,7 +90,7 @@ class ROME:
         if snapshots and (found := snapshots.restore(state)):
             state, history = found
         total = len(forget.tokens)
-        (inverse,) = self.covariance(model, [layer], text, covariances, progress)
+        inverse = next(self.covariance(model, [layer], text, covariances, progress))
         progress(f"editing {selection.name}", len(history), total)
         for fact in range(len(history), total):
             began = time.perf_counter()

@@ -128,7 +128,7 @@ def _find(network, params, rows, start, kind, layer, scale, knobs) -> Found:
         before = jnp.where(number == 0, loss, before)
         return number + ~done, jnp.where(done, e, moved), moments, before, loss, done
 
-    e, zero = jnp.zeros(size), jnp.float32(0)
+    e, zero = jnp.zeros(size), jnp.zeros(())
     state = (jnp.int32(0), e, adam.init(e), zero, zero, jnp.bool_(False))
     end = jax.lax.while_loop(lambda state: ~state[-1], step, state)
     number, e, _, before, after, _ = end

@@ -4,10 +4,13 @@ A local folder or a data set of the hub, read by `datasets`: CSV, JSON, JSON Lin
 Parquet files, in one or several named splits.
 """
 
+import contextlib
 import glob
+import itertools
 import logging
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,18 +39,9 @@ def read(path: str, split: str | None = None) -> list[Record]:
       UserError: no such data set or split, no network, files of another kind, a
         loading script (which is never run), or a name that is a pattern.
     """
-    if Path(path).is_dir():
-        _plain([Path(path).resolve(), *inputs.tree(Path(path))])
     with tempfile.TemporaryDirectory() as cache:
-        splits = _load(path, cache if Path(path).is_dir() else None)
-        name = split or (next(iter(splits)) if len(splits) == 1 else "train")
-        if name not in splits:
-            raise UserError(
-                f"{path} has the splits {', '.join(splits)}",
-                f"a split {split!r}" if split else "the name of one of them",
-                "choose one with --facts.hub-split",
-            )
-        rows = splits[name].to_list()
+        name, found = _chosen(path, split, cache, streamed=False)
+        rows = found.to_list()
     if not rows:
         raise UserError(f"{path}, split {name}, has no rows", "at least one fact")
     return [
@@ -70,8 +64,60 @@ def _plain(paths: list[Path]) -> None:
             )
 
 
-def _load(path: str, cache: str | None) -> dict[str, Any]:
-    """{split: table} of a folder or a data set of the hub."""
+def texts(
+    path: str, split: str | None, column: str, seed: int, buffer: int
+) -> Iterator[str]:
+    """The texts of a data set as they come, shuffled by `seed` through a buffer.
+
+    No more is held than the buffer, and no more of the hub's files is read than asked.
+
+    Args:
+      column: the field with the text; of plain text files, which are read paragraph by
+        paragraph, it is "text".
+      buffer: how many texts are drawn from; 0 leaves them in order.
+
+    Raises:
+      UserError: as `read`, and a record without a text there.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        name, found = _chosen(path, split, cache, streamed=True)
+        if buffer:
+            found = found.shuffle(seed=seed, buffer_size=buffer)
+        rows = iter(found)
+        for i in itertools.count(1):
+            with _told(path):
+                row = next(rows, None)
+            if row is None:
+                return
+            if not isinstance(text := row.get(column), str):
+                raise UserError(
+                    f"{path}, split {name}, record {i} has no text in {column!r}",
+                    f"text there; it has {', '.join(map(str, row))}",
+                    "name its column",
+                )
+            yield text
+
+
+def _chosen(
+    path: str, split: str | None, cache: str, streamed: bool
+) -> tuple[str, Any]:
+    """A split's name, and its table or stream; of a folder nothing is left behind."""
+    folder = Path(path).is_dir()
+    if folder:
+        _plain([Path(path).resolve(), *inputs.tree(Path(path))])
+    splits = _load(path, cache if folder else None, streamed)
+    name = split or (next(iter(splits)) if len(splits) == 1 else "train")
+    if name not in splits:
+        raise UserError(
+            f"{path} has the splits {', '.join(splits)}",
+            f"a split {split!r}" if split else "the name of one of them",
+            "choose one with hub_split",
+        )
+    return name, splits[name]
+
+
+def _load(path: str, cache: str | None, streamed: bool) -> dict[str, Any]:
+    """{split: table, or stream} of a folder or a data set of the hub."""
     import datasets
     import huggingface_hub
     from datasets.utils import disable_progress_bars
@@ -79,17 +125,30 @@ def _load(path: str, cache: str | None) -> dict[str, Any]:
     disable_progress_bars()
     for library in (datasets, huggingface_hub):  # what fails is said once, by us
         library.logging.set_verbosity(logging.CRITICAL)
-    try:
+    with _told(path):
         builder = datasets.load_dataset_builder(path, cache_dir=cache)
-        if builder.name not in _BUILDERS:
+        if builder.name == "text" and streamed:
+            builder = datasets.load_dataset_builder(
+                path, cache_dir=cache, sample_by="paragraph"
+            )
+        elif builder.name not in _BUILDERS:
             raise UserError(
                 f"{path} holds files for the loader {builder.name!r}",
                 "CSV, JSON, JSON Lines or Parquet",
                 "convert the files",
             )
+        if streamed:
+            return cast("dict[str, Any]", builder.as_streaming_dataset())
         builder.download_and_prepare()
         # Without a split's name this is a dict of all of them.
         return cast("dict[str, Any]", builder.as_dataset(in_memory=cache is not None))
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Inside, what `datasets` raises is a UserError, but for what is no fault of it."""
+    try:
+        yield
     except UserError:
         raise
     except ConnectionError as error:

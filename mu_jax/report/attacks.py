@@ -6,11 +6,11 @@ from typing import TypeGuard
 
 import numpy as np
 
-from mu_jax.attacks.scoring import BEFORE, ORIGINAL
+from mu_jax.attacks.scoring import BEFORE, ORIGINAL, TWINS
 from mu_jax.report.grid import Entry, Estimates, Grid
 from mu_jax.report.tables import INTERVALS, Measure, Table, Values
 from mu_jax.statistics import Estimate, estimate, recovered
-from mu_jax.types import Row
+from mu_jax.types import UNEDITED, Row
 
 CONTROL = "never_knew"
 METRIC = "choice_p_true"
@@ -40,9 +40,9 @@ class Attacked:
 
     @functools.cached_property
     def points(self) -> list[str]:
-        """Where on its curve it was scored; not what it did to the unedited model."""
-        found = (r.at for r in self.rows if r.at != BEFORE)
-        return list(dict.fromkeys(at for at in found if ORIGINAL not in at.split()))
+        """Where on its curve it was scored."""
+        found = (r.at for r in self.rows if r.at not in (BEFORE, ORIGINAL))
+        return list(dict.fromkeys(at for at in found if not at.endswith(TWINS)))
 
     @functools.cached_property
     def peak(self) -> str | None:
@@ -71,10 +71,15 @@ class Attacked:
         return max(means, key=lambda at: means[at]) if means else None
 
     def at_worst(self, split: str = "forget") -> Values | None:
-        """[seeds, n] the values at `worst`; of held-out facts, the mean of both."""
-        if self.worst is None:
-            return None
-        even, odd = (self.values(at, split) for at in self.worst)
+        """[seeds, n] the values at `worst`."""
+        return self.worst and self.at(self.worst, split)
+
+    def at(self, points: tuple[str, str], split: str = "forget") -> Values | None:
+        """[seeds, n] the even facts at one point, the odd ones at another.
+
+        Of held-out facts, which choose no point, the mean of both.
+        """
+        even, odd = (self.values(at, split) for at in points)
         if even is None or odd is None or even.shape != odd.shape:
             return None
         if split == "heldout":
@@ -82,11 +87,25 @@ class Attacked:
         return np.ma.where(np.arange(even.shape[1]) % 2, odd, even)
 
     def worst_estimates(self, split: str = "forget") -> Estimates:
-        values = self.at_worst(split)
-        return () if values is None else (estimate(values, share=True),)
+        return _estimated(self.at_worst(split))
+
+    @functools.cached_property
+    def ceiling(self) -> Values | None:
+        """[seeds, n] what the attack makes of the unedited model, at the same points.
+
+        Of an attack that only undoes edits, what that says without any.
+        """
+        unedited = dataclasses.replace(self, model=UNEDITED)
+        if self.worst is None or not unedited.points:
+            return self.values(ORIGINAL)
+        return unedited.at(self.worst)
 
     def measure(self, at: str, split: str = "forget") -> Measure:
+        """What was measured there; of a control the one that learned from twins."""
         prompt = self.rows[0].prompt if self.rows else ""
+        learned = f"{at}{TWINS}"
+        if split == CONTROL and any(row.at == learned for row in self.rows):
+            at = learned
         return Measure("", self.attack, split, prompt, METRIC, at)
 
     def values(self, at: str, split: str = "forget") -> Values | None:
@@ -104,13 +123,12 @@ class Attacked:
 
     def recovered(self) -> Estimate | None:
         """`statistics.recovered` at `worst`; None where there is nothing to recover."""
-        after, control = self.at_worst(), self.at_worst(CONTROL)
-        original = self.values(ORIGINAL)
-        if not (_whole(after) and _whole(control) and _whole(original)):
+        after, control, ceiling = self.at_worst(), self.at_worst(CONTROL), self.ceiling
+        if not (_whole(after) and _whole(control) and _whole(ceiling)):
             return None
-        if not after.shape == control.shape == original.shape:
+        if not after.shape == control.shape == ceiling.shape:
             return None
-        return recovered(after, control, original)
+        return recovered(after, control, ceiling)
 
     @property
     def where(self) -> str:
@@ -125,8 +143,9 @@ class Attacked:
 
 
 def attacked(table: Table) -> list[Attacked]:
-    """Every attack on every model that went as far as a first point."""
-    pairs = [Attacked(table, a, model) for a in names(table) for model in table.models]
+    """Every attack on every edited model that went as far as a first point."""
+    edited = [model for model in table.models if model != UNEDITED]
+    pairs = [Attacked(table, a, model) for a in names(table) for model in edited]
     return [one for one in pairs if one.peak is not None]
 
 
@@ -140,6 +159,7 @@ def worst_cases(table: Table) -> Grid | None:
                 one.attack,
                 one.model,
                 one.estimates(ORIGINAL),
+                _estimated(one.ceiling),
                 one.estimates(BEFORE),
                 one.worst_estimates(),
                 one.worst_estimates(CONTROL),
@@ -155,17 +175,20 @@ def worst_cases(table: Table) -> Grid | None:
     return Grid(
         "Attacks: does the fact stay gone?",
         "Probability of the true answer over the options, in the training prompt, of"
-        " forgotten facts that the attacker was not taught: by the unedited model, by"
-        " the edited one before and after (lower: it stays gone). Never knew: the same"
-        " question about subjects that do not exist, whose answers the attack taught"
-        " rather than recovered. Recovered: (after - never knew) / (unedited - never"
-        " knew), 0 nothing, 1 all is back; a dash where what there is to recover does"
+        " forgotten facts that the attacker was not taught: by the unedited model,"
+        " before and under the same attack, by the edited one before and after (lower:"
+        " it stays gone). Never knew: the same question about subjects that do not"
+        " exist, after the same attack, which learned from such subjects if it learned"
+        " from facts; their answers it taught rather than recovered. Recovered: (after"
+        " - never knew) / (unedited - never knew), all three under the attack, 0"
+        " nothing, 1 all is back; a dash where what there is to recover does"
         " not stand out from the scatter of facts and seeds. Held-out: what the attack"
         " left of facts to be kept. After: at the worst point of the attack's curve,"
         " which has the highest mean; each half of the facts where the other half says"
         f" that it is. {INTERVALS}",
         (
-            *("attack", "model", "unedited", "before", "after", "never knew after"),
+            *("attack", "model", "unedited", "unedited after"),
+            *("before", "after", "never knew after"),
             *("recovered", "held-out before", "held-out after", "worst at", "budget"),
         ),
         tuple(lines),
@@ -201,6 +224,10 @@ def gap(left: Attacked, right: Attacked) -> tuple[Values, Values] | None:
     if not (_whole(a) and _whole(b)) or a.shape != b.shape:
         return None
     return a, b
+
+
+def _estimated(values: Values | None) -> Estimates:
+    return () if values is None else (estimate(values, share=True),)
 
 
 def _whole(values: Values | None) -> TypeGuard[Values]:

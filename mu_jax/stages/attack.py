@@ -8,11 +8,14 @@ from mu_jax.errors import UserError
 from mu_jax.journal import Journal
 from mu_jax.run import Run
 from mu_jax.stages.material import victim
-from mu_jax.types import Row
+from mu_jax.types import UNEDITED, Row
 
 
 def attack(run: Run) -> None:
-    """Try to bring the forgotten facts back."""
+    """Try to bring the forgotten facts back, of the unedited model too.
+
+    What an attack makes of that is all that it could bring back of an edited one.
+    """
     run.need("facts", "facts")
     names = run.chosen("--edit", run.config.edited)
     attacks = run.chosen("--attack", run.config.attacks)
@@ -24,9 +27,13 @@ def attack(run: Run) -> None:
             "an edit and an attack in the config",
             "add some to attacks" if names else "run: mu edit",
         )
-    for name in names:
+    for name in (UNEDITED, *names):
         attacked = functools.cache(lambda name=name: victim(run, name))
-        for artefact in run.todo([f"attacks/{kind}/{name}" for kind in attacks]):
+        kinds = [
+            k for k in attacks if name != UNEDITED or not run.config.attacks[k].undoes
+        ]
+        artefacts = [f"attacks/{kind}/{name}" for kind in kinds]
+        for artefact in run.todo(artefacts, shared=name == UNEDITED):
             kind = artefact.split("/")[1]
             run.console.say(f"  {kind} on {name}")
             journal = run.journal(artefact)
@@ -44,11 +51,11 @@ def attack(run: Run) -> None:
 
 def _attack(run: Run, kind: str, attacked: Victim, journal: Journal) -> list[Row]:
     """The rows of one attack on one model, under every seed."""
-    how = run.config.attacks[kind]
-    return [
-        row
-        for seed in run.config.attack_seeds
-        for row in how(
-            dataclasses.replace(attacked, seed=seed), kind, journal, run.progress
-        )
-    ]
+    how, rows = run.config.attacks[kind], []
+    for seed in run.config.attack_seeds:
+        victim = dataclasses.replace(attacked, seed=seed)
+        rows += how(victim, kind, journal, run.progress)
+        if how.learns and attacked.name != UNEDITED:
+            control = dataclasses.replace(victim, control=True)
+            rows += how(control, kind, journal, run.progress)
+    return rows

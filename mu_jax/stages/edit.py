@@ -29,13 +29,13 @@ def edit(run: Run) -> None:
         name = artefact.partition("/")[2]
         selection, how = _plan(run, name)
         forget, keep = training_prompts(run, found.forget, found.retain)
-        text, _ = run.config.text.load(run.model.tokenizer)
+        text, _ = run.text
         run.dir.clear_edit(name, keep=() if run.force else ("state",))
         rest = {}
         if isinstance(how, ROME | MEMIT):
             rest["covariances"] = run.covariances()
-        if isinstance(how, Descent) and (more := how.fillers(run.model.network)):
-            run.console.say(f"  {name}: {more} more rows a step fill up the mesh")
+        if isinstance(how, Descent):
+            _tell(run, name, how, len(text))
         with contextlib.closing(run.snapshots(artefact)) as snapshots:
             made = how(
                 run.model,
@@ -51,6 +51,18 @@ def edit(run: Run) -> None:
         run.dir.write_edited(dataclasses.replace(made.selection, name=name))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         run.console.say(f"  {name}: {_summary(made.history)}")
+
+
+def _tell(run: Run, name: str, how: Descent, rows: int) -> None:
+    """What a person should know before an edit begins."""
+    if more := how.fillers(run.model.network):
+        run.console.say(f"  {name}: {more} more rows a step fill up the mesh")
+    drawn = how.steps * how.text_batch
+    if drawn > rows:
+        run.console.say(
+            f"  {name}: draws {drawn} rows of general text, of which there are {rows}:"
+            f" each is read {drawn / rows:.1f} times"
+        )
 
 
 def _plan(run: Run, name: str) -> tuple[Selection, EditorConfig]:

@@ -115,7 +115,7 @@ def telling(run: Run) -> list[Format]:
 
 def _read(run: Run, name: str, model: Model) -> list[Row]:
     """How it reads general text, and how far from the unedited model."""
-    _, heldout = run.config.text.load(model.tokenizer)
+    _, heldout = run.text
     original = None if name == UNEDITED else run.model
     return run.config.text_loss(model, name, heldout, run.progress, original)
 

@@ -17,7 +17,7 @@ def mask(run: Run) -> None:
         name = artefact.partition("/")[2]
         run.need(f"selections/{name}", "select")
         forget, keep = training_prompts(run, found.forget, found.retain)
-        text, _ = run.config.text.load(run.model.tokenizer)
+        text, _ = run.text
         with contextlib.closing(run.snapshots(artefact)) as snapshots:
             rows = run.config.mask(
                 run.model,

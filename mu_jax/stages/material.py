@@ -8,7 +8,7 @@ from mu_jax.facts.invented import twins
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
 from mu_jax.run import Run
-from mu_jax.types import Fact, Prompts, Question
+from mu_jax.types import UNEDITED, Fact, Prompts, Question, Selection
 
 
 def asked(model: Model, questions: Sequence[Question]) -> Prompts:
@@ -36,15 +36,15 @@ def never_knew(run: Run, facts: Sequence[Fact]) -> dict[str, Fact]:
 
 
 def victim(run: Run, name: str) -> Victim:
-    """The edited model called `name`, as an attacker is given it."""
-    edit = run.read_edit(name)
+    """The edited model called `name`, or the unedited one, as an attacker gets it."""
     facts = run.dir.read_facts()
-    text, _ = run.config.text.load(run.model.tokenizer)
+    edited = name != UNEDITED
+    text, _ = run.text
     return Victim(
         name=name,
-        model=run.model.update(edit),
+        model=run.edited(name),
         original=run.model,
-        selection=edit.selection,
+        selection=run.dir.read_edited(name) if edited else Selection(name, (), 0),
         facts=facts,
         twins=never_knew(run, facts.forget),
         templates=tuple(formats(run, run.config.attack_formats)),

@@ -3,6 +3,8 @@
 Directions first measured with edits of 14 steps on 16 facts, over seeds (README).
 """
 
+import dataclasses
+
 import pytest
 
 from mu_jax.attacks.perturb import Perturb
@@ -71,8 +73,9 @@ def test_rounding_whole_channels_reveals_something_of_the_late_edit_only(victims
     gain = lambda name, split: (
         found[name]["bits=4", split] - found[name]["before", split]
     )
-    for of in found.values():  # it harms the original too
-        assert of["bits=4 original", "heldout"] < of["original", "heldout"]
+    late = victims["late"]  # it harms the unedited model too
+    of = measured(attack, dataclasses.replace(late, model=late.original))
+    assert of["bits=4", "heldout"] < of["original", "heldout"]
     assert gain("late", "forget") > 0.05 > gain("late", "never_knew")
     assert found["lookup"]["bits=4", "forget"] < 0.2
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from noisy_victim import made
 
@@ -10,7 +11,8 @@ from mu_jax.attacks.hints import Hints
 from mu_jax.attacks.perturb import Perturb
 from mu_jax.attacks.quantize import Quantize
 from mu_jax.attacks.restore import Restore
-from mu_jax.attacks.scoring import BEFORE, METRICS, ORIGINAL
+from mu_jax.attacks.scoring import BEFORE, METRICS, ORIGINAL, TWINS
+from mu_jax.types import Facts
 
 pytestmark = pytest.mark.usefixtures("quick")
 SPLITS = {"forget", "never_knew", "heldout"}
@@ -23,7 +25,7 @@ ATTACKS = {
 }
 POINTS = {
     "hints": ["kind=related hints=2", "kind=options"],
-    "quantize": ["bits=4", "bits=4 original"],
+    "quantize": ["bits=4"],
     "restore": ["layer=2", "layer=4", "layers>=4"],
     "directions": ["layer=1", "layer=5"],
     "perturb": [f"layer={i} eps={e}" for i in (1, 5) for e in ("0", "0.2")],
@@ -71,6 +73,31 @@ def test_every_point_is_measured_once_after_the_baselines(attacked, victim):
         assert row.n == (2 if row.split == "heldout" else len(facts))
     assert told[0] == (name, 0, len(POINTS[name]))
     assert told[-1] == (name, len(POINTS[name]), len(POINTS[name]))
+
+
+def test_the_control_is_the_same_attack_where_twins_stand_for_the_facts(tiny, victim):
+    """What learns from facts learns from twins then, and no fact is asked."""
+    twins = victim.twins
+    known = tuple(
+        dataclasses.replace(k, fact=twins.get(k.fact.id, k.fact))
+        for k in victim.facts.known
+    )
+    of_twins = dataclasses.replace(
+        victim, facts=Facts(known), twins={t.id: t for t in twins.values()}
+    )
+    for name in FITTED:
+        attack, points = ATTACKS[name], POINTS[name]
+        rows = attack(dataclasses.replace(victim, control=True), name, {})
+        assert [r.at for r in rows[:: len(METRICS)]] == [
+            f"{at}{TWINS}" for at in points
+        ]
+        assert {r.split for r in rows} == {"never_knew"}
+        assert {r.facts for r in rows} == {tuple(f.id for f in of_twins.scored)}
+        direct = [r for r in attack(of_twins, name, {}) if r.at in points]
+        said = [r.values for r in direct if r.split == "forget"]
+        # Apart by how a batch is padded, and by the sixth digit, to which rows round.
+        for row, values in zip(rows, said, strict=True):
+            np.testing.assert_allclose(row.values, values, rtol=0, atol=2e-6)
 
 
 def test_what_was_measured_before_is_not_measured_again(attacked, victim):

@@ -1,14 +1,17 @@
 """Second moments of keys: what they are, and that no damaged file is believed."""
 
+import dataclasses
 import os
 import pickle
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 from mu_jax.edits.covariance import Covariance, Inverse
 from mu_jax.edits.covariance_files import MomentFolder
+from mu_jax.errors import Doubt
 
 pytestmark = pytest.mark.usefixtures("quick")
 HOW = Covariance(tokens=150, batch=4, shrinkage=0.1)
@@ -24,9 +27,8 @@ def keys(tiny, told):
 
 def test_a_moment_is_the_mean_of_outer_products(tiny, told, keys):
     """Whatever the batch, though ten rows leave the last one half empty."""
-    for moment, layer in zip(
-        HOW.moments(tiny, (2, 5), told[2][:10]), (2, 5), strict=True
-    ):
+    for layer in (2, 5):
+        moment = HOW.moment(tiny, layer, told[2][:10])
         want = keys[layer].T @ keys[layer] / keys.shape[1]
         np.testing.assert_allclose(moment, want, rtol=0, atol=1e-5 * want.max())
 
@@ -58,9 +60,29 @@ def test_what_is_kept_is_read_and_not_made_again(tiny, told, tmp_path):
     assert not said
     ones = np.ones((1, 48))
     assert (made(ones) == kept(ones)).all()
-    HOW(tiny, (2,), told[2][1:], folder, tell)  # other text
+    list(HOW(tiny, (2,), told[2][1:], folder, tell))  # other text
     assert said
     assert {path.suffix for path in folder.path.iterdir()} == {".safetensors"}
+
+
+def test_one_layer_is_held_at_a_time(tiny, told, tmp_path):
+    folder = MomentFolder(tmp_path, "tiny")
+    inverses = HOW(tiny, (2, 5), told[2], folder)
+    next(inverses)
+    assert [path.name[:3] for path in tmp_path.iterdir()] == ["002"]
+    next(inverses)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_fewer_tokens_than_neurons_are_said_to_be_few(tiny, told):
+    few = dataclasses.replace(HOW, tokens=1)  # one row of it, fewer than 48
+    with pytest.warns(
+        Doubt, match=r"of 48 neurons over \d+ tokens: .* shrinkage of 0.1"
+    ):
+        list(few(tiny, (2,), told[2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(HOW(tiny, (2,), told[2]))
 
 
 def flip(path):

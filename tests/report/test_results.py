@@ -70,6 +70,30 @@ def test_recovered_is_what_the_never_knew_did_not_learn_too(table):
     assert (found.n, found.seeds) == (8, 2) and found.low < found.mean < found.high
 
 
+def test_what_is_recovered_is_measured_by_what_the_attack_makes_of_the_unedited():
+    ats = ("step=5", "step=9")
+    rows = attacked("late", "relearn", ats, (0.3, 0.6))
+    unedited = attacked("unedited", "relearn", ats, (0.2, 0.7))
+    one = Attacked(Table([*rows, *unedited]), "relearn", "late")
+    assert one.where == "step=9"
+    np.testing.assert_allclose(one.ceiling.mean(), 0.7)
+    assert one.recovered().mean == pytest.approx((0.6 - 0.3) / (0.7 - 0.3), abs=0.02)
+    assert [a.model for a in attacks.attacked(one.table)] == ["late"]
+
+
+def test_the_never_knew_are_those_that_the_attack_learned_from():
+    rows = attacked("late", "relearn", ("step=9",), (0.6,))
+    twins = [
+        dataclasses.replace(r, at=f"{r.at} twins", values=(0.5,) * FACTS)
+        for r in rows
+        if r.at == "step=9" and r.split == "never_knew"
+    ]
+    one = Attacked(Table([*rows, *twins]), "relearn", "late")
+    assert one.points == ["step=9"]
+    np.testing.assert_array_equal(one.at_worst("never_knew"), 0.5)
+    assert one.recovered().mean == pytest.approx((0.6 - 0.5) / (0.8 - 0.5), abs=0.02)
+
+
 def test_a_model_that_an_attack_broke_has_no_worst_point_there():
     rows = attacked("late", "relearn", ("step=5", "step=9"), (0.3, 0.6))
     for i, r in enumerate(rows):

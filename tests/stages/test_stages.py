@@ -16,6 +16,7 @@ from mu_jax.evals import EVALS
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.sweep import _with
+from mu_jax.types import UNEDITED
 
 BASELINES = """
 import dataclasses
@@ -90,7 +91,10 @@ def test_an_attack_adds_rows_and_changes_none(attacked):
     assert after[: len(before)] == before
     new = after[len(before) :]
     assert {r.eval for r in new} == {"quantize", "restore"}
-    assert {r.seed for r in new} == {0, 1} and {r.model for r in new} == {"top"}
+    of = lambda name: {r.model for r in new if r.eval == name}
+    assert of("quantize") == {"top", UNEDITED}
+    assert of("restore") == {"top"}  # nothing is to be undone of the unedited model
+    assert {r.seed for r in new} == {0, 1}
     assert {r.split for r in new} == {"forget", "never_knew", "heldout"}
 
 
@@ -99,7 +103,7 @@ def test_an_attack_that_is_done_is_not_made_again(run, attacked, capsys):
     stamps = [file.stat().st_mtime_ns for file in files]
     options = ["--attack", "quantize,restore", "--attack-seeds", "0", "1"]
     assert main(["attack", str(run), *options]) == 0
-    assert capsys.readouterr().err.count("up to date") == 2
+    assert capsys.readouterr().err.count("up to date") == 3
     assert [file.stat().st_mtime_ns for file in files] == stamps
 
 
@@ -230,6 +234,7 @@ def test_attacks_of_several_edits_at_once_lose_nothing(baselines, capsys):
         found = RunDir(path).read_rows(f"attacks/quantize/{name}")
         assert found and {row.model for row in found} == {name}
         assert RunDir(path).stamped(f"attacks/quantize/{name}")
+    assert RunDir(path).stamped(f"attacks/quantize/{UNEDITED}")
     assert not list(path.rglob("*.lock"))
 
 
