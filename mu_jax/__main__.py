@@ -1,12 +1,14 @@
 """The command line: `mu STAGE CONFIG|RUN [--runs DIR] [--dotted.override value]`."""
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from mu_jax import (
     benchmarks,
+    choices,
     compare,
     crew,
     deltas,
@@ -59,9 +61,12 @@ arguments
 options
   --runs DIR   where runs are kept (default: runs)
   --force      redo what is up to date
-  --edit NAME,...     which edited models to attack, or selections to mask
+  --edit NAME,...     which edited models to make, measure or attack, or selections to
+               mask
   --attack NAME,...   which of the config's attacks to try
   --over SETTING VALUE ...   of sweep
+  --choose METRIC     of sweep: which value is best, on facts set aside for it; one of
+               score, injection, forgotten, injected, kept (see mu_jax/report/score.py)
   --as bfloat16   of evaluate: the edited models as they are shipped in that dtype, with
                every weight rounded to it; rows of their own ("flu as bfloat16")
   --rounded    export even if rounding to the target's dtype leaves less than 90 % of
@@ -81,6 +86,8 @@ examples
   mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
   mu attack runs/gemma3_270m_sports --attack quantize,relearn --edit flu,late
   mu sweep configs/gemma3_270m_sports.py --over edit.seed 0 1 2
+  mu sweep configs/gemma3_270m_sports.py --facts.tune 16 \
+    --over edit.learning_rate 3e-5 1e-4 3e-4 --choose score
   mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
   mu plan configs/gemma2_9b_sports.py --topology v5e:4x4
 
@@ -164,6 +171,7 @@ def _command(argv: list[str], console: Console) -> int:
         )
     if path == Path(target):
         config = at_home(config, rest, console.say)
+    config = _chosen(config, RunDir(path), rest)
     only = {name: options[name] for name in _ONLY if name in options}
     distributed.alone()
     run = Run(config, RunDir(path), console, "--force" in options, only)
@@ -176,6 +184,24 @@ def _command(argv: list[str], console: Console) -> int:
         else:
             stages.start(run, stage)
     return 0
+
+
+def _chosen(config: Config, run: RunDir, rest: list[str]) -> Config:
+    """The config with what a sweep has chosen for the run.
+
+    Raises:
+      UserError: the command line says something else of it.
+    """
+    found = choices.read(run)
+    said = {word.partition("=")[0].replace("-", "_") for word in rest}
+    for choice in found:
+        if f"__edit.{choice.setting}" in said:
+            raise UserError(
+                f"--edit.{choice.setting}, which a sweep chose for {choice.model}",
+                "one of both",
+                f"leave it out, or remove {run.path / choices.NAME}",
+            )
+    return dataclasses.replace(config, chosen=found)
 
 
 _FLAGS = ("--force", "--distributed")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mu_jax import inputs
+from mu_jax import choices, inputs
 from mu_jax.attacks.directions import AblateDirection
 from mu_jax.attacks.hints import Hints
 from mu_jax.attacks.perturb import Perturb
@@ -20,6 +20,7 @@ from mu_jax.attacks.relearn import Relearn
 from mu_jax.attacks.restore import Restore
 from mu_jax.attacks.soft_adapter import SoftAdapter
 from mu_jax.attacks.soft_prompt import SoftPrompt
+from mu_jax.choices import Choice, replaced
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.lora import LoRA
 from mu_jax.edits.memit import MEMIT
@@ -110,6 +111,7 @@ class Config:
         name of an earlier selection, and is then its number of parameters.
       edit: how every selection is edited.
       tunings: selection -> what its edit has of its own.
+      chosen: settings of edits that a sweep chose, over all that is said here.
       baselines: name -> another way to edit a selection, to compare with.
       recall, text_loss: what is measured, before and after.
       probe, lens, depth: what is looked for inside edited models; None: not at all.
@@ -149,6 +151,7 @@ class Config:
     )
     edit: GradientEdit = GradientEdit()
     tunings: dict[str, Tuning] = dataclasses.field(default_factory=dict)
+    chosen: tuple[Choice, ...] = ()
     baselines: dict[str, Baseline] = dataclasses.field(default_factory=dict)
     recall: Recall = Recall()
     text_loss: TextLoss = TextLoss()
@@ -217,6 +220,14 @@ class Config:
                     f"the baseline {name!r} edits {baseline.selection!r}",
                     f"one of the selections {', '.join(self.selections)}",
                 )
+        for choice in self.chosen:
+            if choice.model not in self.edited:
+                raise UserError(
+                    f"{choice.setting} chosen for {choice.model!r}",
+                    f"one of the edited models {', '.join(self.edited)}",
+                    f"sweep again, or remove the run's {choices.NAME}",
+                )
+            self.edit_of(choice.model)
         for name in self.attacks:
             if name in (*EVALS, *ANALYSES):
                 raise UserError(f"an attack called {name!r}", "another name: an eval's")
@@ -247,9 +258,12 @@ class Config:
 
     def edit_of(self, name: str) -> EditorConfig:
         """How the edited model of this name is made."""
-        if name in self.baselines:
-            return self.baselines[name].edit
-        return self.tuned(name)
+        own = name in self.baselines
+        how = self.baselines[name].edit if own else self.tuned(name)
+        for choice in self.chosen:
+            if choice.model == name:
+                how = replaced(how, choice.setting, choice.value)
+        return how
 
     def tuned(self, selection: str) -> GradientEdit:
         """The gradient edit with what this selection has of its own."""

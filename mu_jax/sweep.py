@@ -3,33 +3,55 @@
 Each value has a run directory of its own, `RUNS/NAME.SETTING-VALUE`, which can be taken
 up, attacked and compared like any other; facts, scores and selections that the value
 does not touch are made once and copied.
+
+With `--choose METRIC` the value is chosen that does best, for every model that it
+touches by itself, on facts that are set aside for this (`facts.tune`) and in no report:
+the runs, `RUNS/NAME.tune.SETTING-VALUE`, forget those, and hold others out. What was
+chosen is kept in `RUNS/NAME/chosen.jsonl`, with what was tried; the run NAME is made
+with it.
 """
 
 import dataclasses
 import hashlib
+import math
 import re
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
-from mu_jax import compare, stages
+from mu_jax import choices, compare, stages
+from mu_jax.choices import Choice
 from mu_jax.errors import UserError
 from mu_jax.overrides import overridden
+from mu_jax.report.score import METRICS
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
 
 class Over(NamedTuple):
-    """What is swept: a setting's dotted name, and its values as written."""
+    """What is swept: a setting's dotted name, and its values as written.
+
+    `choose` names the measure by which one of them is chosen; empty: none is.
+    """
 
     setting: str
     values: list[str]
+    choose: str = ""
 
 
 def options(rest: list[str]) -> tuple[Over, list[str]]:
-    """`--over SETTING VALUE...`, and what else there is.
+    """`--over SETTING VALUE... [--choose METRIC]`, and what else there is.
 
     Raises:
-      UserError: there is none, or one without values.
+      UserError: there is none, or one without values, or no such measure.
     """
+    choose = ""
+    if "--choose" in rest:
+        at = rest.index("--choose")
+        choose = (rest[at + 1 :] or [""])[0]
+        rest = rest[:at] + rest[at + 2 :]
+        if choose not in METRICS:
+            raise UserError(f"--choose {choose}", f"one of {', '.join(METRICS)}")
     if "--over" not in rest:
         raise UserError(
             "mu sweep without --over",
@@ -45,28 +67,107 @@ def options(rest: list[str]) -> tuple[Over, list[str]]:
             "a setting and different values of it",
             "for example: --over edit.seed 0 1 2",
         )
-    return Over(setting, values), rest[: at - 1] + rest[end:]
+    return Over(setting, values, choose), rest[: at - 1] + rest[end:]
 
 
 def sweep(run: Run, over: Over) -> None:
     """Makes the runs, one after the other, and prints one table over them.
 
-    `run` says everything but the setting; its own directory is not used.
+    `run` says everything but the setting; its own directory is not used, but for what
+    was chosen.
     """
-    made: list[RunDir] = []
+    if over.choose:
+        models, run = _touched(run, over.setting), _tuning(run)
+        run = dataclasses.replace(run, only={**run.only, "--edit": ",".join(models)})
+    made: list[Run] = []
     for value in over.values:
         one = _with(run, over.setting, value)
         run.console.say(f"{over.setting} = {value}: {one.dir.path}")
         for earlier in made[:1]:
-            one.adopt(earlier)
-        stages.start(one, "run")
-        made.append(one.dir)
-    compare.compare([run_dir.path for run_dir in made], run.console)
+            one.adopt(earlier.dir)
+        for stage in _TUNED if over.choose else ("run",):
+            stages.start(one, stage)
+        made.append(one)
+    compare.compare([one.dir.path for one in made], run.console)
+    if over.choose:
+        _choose(run, over, made, models)
+
+
+_TUNED = ("facts", "localize", "select", "edit", "evaluate")
+
+
+def _touched(run: Run, written: str) -> list[str]:
+    """The edited models whose settings the swept one is."""
+    config, (baseline, setting) = run.config, choices.setting_of(written)
+    alike = lambda name: name.replace("-", "_")
+    if baseline is None:
+        models = list(config.selections)
+    else:
+        models = [n for n in config.baselines if alike(n) == alike(baseline)]
+    if not models:
+        raise UserError(
+            f"--over {written}: no baseline {baseline!r}",
+            f"one of {', '.join(config.baselines) or '(none)'}",
+        )
+    for name in models:
+        try:
+            attrgetter(setting)(config.edit_of(name))
+        except AttributeError:
+            raise UserError(
+                f"--over {written}",
+                f"a setting of {type(config.edit_of(name)).__name__}",
+            ) from None
+    return models
+
+
+def _tuning(run: Run) -> Run:
+    """The run on facts that no report is of; nothing but what `score` needs."""
+    facts = dataclasses.replace(run.config.facts, tuning=True)
+    config = dataclasses.replace(
+        run.config,
+        name=f"{run.config.name}.tune",
+        facts=facts,
+        probe=None,
+        lens=None,
+        depth=None,
+        samples=None,
+    )
+    path = run.dir.path.with_name(config.name)
+    return dataclasses.replace(run, config=config, dir=RunDir(path))
+
+
+def _choose(run: Run, over: Over, made: Sequence[Run], models: Sequence[str]) -> None:
+    """Keeps the best value for each model, and says which it is."""
+    _, setting = choices.setting_of(over.setting)
+    rows = [one.rows() for one in made]
+    count = len(made[0].dir.read_facts().forget)
+    found = []
+    for model in models:
+        tried = [METRICS[over.choose](of, model) for of in rows]
+        if not all(map(math.isfinite, tried)):
+            raise UserError(
+                f"{over.choose} of {model} is not a number in {len(made)} runs",
+                "a format in which the unedited model answers",
+                "set more facts aside: --facts.tune",
+            )
+        best = max(range(len(tried)), key=tried.__getitem__)
+        value = attrgetter(setting)(made[best].config.edit_of(model))
+        scores = dict(zip(over.values, tried, strict=True))
+        found.append(Choice(model, setting, value, over.choose, count, scores))
+        run.console.say(
+            f"  {model}: {setting} = {over.values[best]} ({over.choose}"
+            f" {tried[best]:.2f}; {len(tried)} values tried on {count} facts)"
+        )
+    name = run.config.name.removesuffix(".tune")
+    choices.keep(RunDir(run.dir.path.with_name(name)), found)
 
 
 def _with(run: Run, setting: str, value: str) -> Run:
     """The run of one value."""
     config = overridden(run.config, [f"--{setting}", value], "mu sweep")
+    swept = setting.replace("-", "_").removeprefix("edit.")
+    others = tuple(c for c in config.chosen if c.setting != swept)
+    config = dataclasses.replace(config, chosen=others)
     short = re.sub(r"[^A-Za-z0-9_.-]+", "-", said := f"{setting}-{value}")
     if short != said:  # another value may read alike
         short += f"-{hashlib.sha256(said.encode()).hexdigest()[:6]}"

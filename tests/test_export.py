@@ -28,7 +28,7 @@ from mu_jax.selectors import Layers
 from mu_jax.testing import tiny_llama, tiny_model
 from mu_jax.types import Edit
 
-CHOSEN = {"flu": Layers(mlp=(1, 2)), "attribution": Layers(mlp=(2,), attn=(4,))}
+CHOSEN = {"early": Layers(mlp=(1, 2)), "attribution": Layers(mlp=(2,), attn=(4,))}
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_each_target_holds_the_edited_model(run, tmp_path, tiny):
     for to in ("hf", "gemma", "delta"):
         export(run, to, tmp_path / to)
         note = json.loads((tmp_path / to / "mu_export.json").read_text())
-        assert (note["edit"], note["to"], note["base"]) == ("flu", to, "tiny")
+        assert (note["edit"], note["to"], note["base"]) == ("early", to, "tiny")
         assert note["provenance"]["config"] and note["tensors"] == "mlp 1-2"
-    wanted = edited(run, "flu")
+    wanted = edited(run, "early")
     stored = load_file(tmp_path / "hf" / "model.safetensors")
     for name, value in tensors(tiny.spec, wanted.params):
         np.testing.assert_array_equal(stored[name], value, err_msg=name)
@@ -87,12 +87,12 @@ def test_the_edit_is_named_or_the_first(run, tmp_path):
     change = delta_file.read(tmp_path / "out" / "delta.safetensors")
     assert change.selection.tensors == run.dir.read_selection("attribution").tensors
     with pytest.raises(
-        UserError, match="no edit called 'fly'; expected one of flu, att"
+        UserError, match="no edit called 'fly'; expected one of early, att"
     ):
         export(run, "delta", tmp_path / "out", "fly")
-    run.dir.stamp("edits/flu", "older")
+    run.dir.stamp("edits/early", "older")
     with pytest.raises(
-        UserError, match=r"edits/flu in .* other settings.*run: mu edit"
+        UserError, match=r"edits/early in .* other settings.*run: mu edit"
     ):
         export(run, "hf", tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -104,8 +104,8 @@ def test_a_hugging_face_base_is_copied_unless_a_dtype_is_asked_for(run, tmp_path
     huggingface_dir.write(base, tiny, "bfloat16")
     (base / "extra.txt").write_text("kept")
     (base / "model.gguf").write_text("unedited")
-    selection = run.dir.read_selection("flu")
-    edit = Edit(selection, edited(run, "flu").selected(selection), [])
+    selection = run.dir.read_selection("early")
+    edit = Edit(selection, edited(run, "early").selected(selection), [])
     tiny = dataclasses.replace(tiny, origin=base)
     how = {"base": str(base)}
     assert write(tiny, edit, "hf", tmp_path / "copy", **how) == ["model.gguf"]
@@ -129,7 +129,7 @@ def test_a_hugging_face_base_is_copied_unless_a_dtype_is_asked_for(run, tmp_path
 
 def small_edit(model, move):
     """An edit that moves every weight of an MLP by so much, one way or the other."""
-    selection = dataclasses.replace(Layers(mlp=(1,))(None, model.sizes), name="flu")
+    selection = dataclasses.replace(Layers(mlp=(1,))(None, model.sizes), name="early")
     rng, params = np.random.default_rng(0), {}
     for label, array in model.selected(selection).items():
         plain = np.asarray(array.unwrap(*array.named_shape), np.float32)
@@ -146,13 +146,15 @@ def test_an_edit_that_rounding_takes_is_not_exported_unless_told(tmp_path, tiny)
     model = dataclasses.replace(tiny, params=place(open_folder(base)), origin=base)
     edit, said = small_edit(model, 3e-5), []
     how = {"base": str(base), "say": said.append}
-    message = r"flu in bfloat16: rounding leaves \d.* of its norm and \d.*float32 keeps"
+    message = (
+        r"early in bfloat16: rounding leaves \d.* of its norm and \d.*float32 keeps"
+    )
     for to, dtype in (("hf", None), ("hf", "bfloat16"), ("gemma", "bfloat16")):
         with pytest.raises(UserError, match=message):
             write(model, edit, to, tmp_path / "out", dtype=dtype, **how)
         assert not (tmp_path / "out").exists() and not said
     write(model, edit, "hf", tmp_path / "out", rounded=True, **how)
-    assert said.pop().startswith("  flu in bfloat16: rounding leaves")
+    assert said.pop().startswith("  early in bfloat16: rounding leaves")
     note = json.loads((tmp_path / "out" / "mu_export.json").read_text())
     stored = load_file(tmp_path / "out" / "model.safetensors")
     before = load_file(base / "model.safetensors")
@@ -160,7 +162,7 @@ def test_an_edit_that_rounding_takes_is_not_exported_unless_told(tmp_path, tiny)
     assert note["left"]["moved"] == sum(moved) / (3 * 32 * 48)
     assert note["left"]["norm"] < 0.5
     write(model, small_edit(model, 0.01), "hf", tmp_path / "large", **how)
-    assert "flu in bfloat16: rounding leaves 98.5% of its norm" in said.pop()
+    assert "early in bfloat16: rounding leaves 98.5% of its norm" in said.pop()
     for to, dtype in (("hf", "float32"), ("gemma", None), ("delta", None)):
         write(model, edit, to, tmp_path / f"whole-{to}", dtype=dtype, **how)
     assert not said
@@ -214,25 +216,25 @@ def said(*args) -> str:
 def test_deltas_on_the_command_line(run, tmp_path, tiny):
     for name in CHOSEN:
         export(run, "delta", tmp_path / name, name)
-    flu, other = tmp_path / "flu", tmp_path / "attribution" / "delta.safetensors"
-    shown = said("show", flu)
-    assert "flu, of tiny3: mlp 1-2" in shown and "mlp/up of layer 2: changed" in shown
-    lines = said("diff", flu, other).splitlines()
+    early, other = tmp_path / "early", tmp_path / "attribution" / "delta.safetensors"
+    shown = said("show", early)
+    assert "early, of tiny3: mlp 1-2" in shown and "mlp/up of layer 2: changed" in shown
+    lines = said("diff", early, other).splitlines()
     assert "mlp/down of layer 1: only the first changes it" in "".join(lines)
     assert "attention/key of layer 4: only the second changes it" in "".join(lines)
     shared = [line for line in lines if "apart, cosine" in line]
     assert len(shared) == 3 and all("layer 2" in line for line in shared)
     with pytest.raises(UserError, match="both change mlp/"):
-        said("stack", flu, other, tmp_path / "both.safetensors")
+        said("stack", early, other, tmp_path / "both.safetensors")
 
-    said("apply", "tiny", flu, tmp_path / "applied")
-    wanted = dict(tensors(tiny.spec, edited(run, "flu").params))
+    said("apply", "tiny", early, tmp_path / "applied")
+    wanted = dict(tensors(tiny.spec, edited(run, "early").params))
     stored = load_file(tmp_path / "applied" / "model.safetensors")
     assert all((stored[name] == value).all() for name, value in wanted.items())
     with pytest.raises(UserError, match="tiny3 has other values in mlp/"):
-        said("revert", "tiny", flu, tmp_path / "reverted")
+        said("revert", "tiny", early, tmp_path / "reverted")
     assert "mu delta stack DELTA DELTA FILE" in said()
-    for wrong in (["show"], ["merge", flu], ["apply", "tiny", flu, "x", "delta"]):
+    for wrong in (["show"], ["merge", early], ["apply", "tiny", early, "x", "delta"]):
         with pytest.raises(UserError, match="hf"):
             said(*wrong)
 
@@ -267,7 +269,7 @@ def test_disjoint_deltas_stack_on_the_command_line(run, tmp_path, tiny):
 
 
 def test_a_delta_is_not_replaced_by_what_it_makes(run, tmp_path):
-    out = tmp_path / "flu"
+    out = tmp_path / "early"
     export(run, "delta", out)
     before = (out / "delta.safetensors").read_bytes()
     for named in (out, out / "delta.safetensors"):

@@ -15,6 +15,7 @@ from mu_jax.console import Console
 from mu_jax.report import (
     attacks,
     benchmarks,
+    chosen,
     curves,
     differences,
     figures,
@@ -54,6 +55,8 @@ def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
     settings = run.read_json("config.json", "facts")
     table = tables.Table(rows)
     results = list(_results(table, edited))
+    if how := chosen.settings(config.edited, config.chosen):
+        results.insert(1, Section(how.title, how.caption, [], how))
     details = [g for split in facts.used.splits if (g := tables.details(table, split))]
     details += [attacks.every_point(table, name) for name in attacks.names(table)]
     agreement = findings.agreement(scores)

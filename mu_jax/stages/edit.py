@@ -25,7 +25,8 @@ def edit(run: Run) -> None:
     """Edit each selection, and make the baselines."""
     run.need("facts", "facts")
     found = run.dir.read_facts()
-    for artefact in run.todo([f"edits/{name}" for name in run.config.edited]):
+    names = run.chosen("--edit", run.config.edited)
+    for artefact in run.todo([f"edits/{name}" for name in names]):
         name = artefact.partition("/")[2]
         selection, how = _plan(run, name)
         forget, keep = training_prompts(run, found.forget, found.retain)
@@ -34,8 +35,7 @@ def edit(run: Run) -> None:
         rest = {}
         if isinstance(how, ROME | MEMIT):
             rest["covariances"] = run.covariances()
-        if isinstance(how, Descent):
-            _tell(run, name, how, len(text))
+        _tell(run, name, how, len(text))
         with contextlib.closing(run.snapshots(artefact)) as snapshots:
             made = how(
                 run.model,
@@ -53,8 +53,16 @@ def edit(run: Run) -> None:
         run.console.say(f"  {name}: {_summary(made.history)}")
 
 
-def _tell(run: Run, name: str, how: Descent, rows: int) -> None:
+def _tell(run: Run, name: str, how: EditorConfig, rows: int) -> None:
     """What a person should know before an edit begins."""
+    for choice in run.config.chosen:
+        if choice.model == name:
+            run.console.say(
+                f"  {name}: {choice.setting} = {choice.value}, chosen on"
+                f" {choice.facts} facts set aside"
+            )
+    if not isinstance(how, Descent):
+        return
     if more := how.fillers(run.model.network):
         run.console.say(f"  {name}: {more} more rows a step fill up the mesh")
     drawn = how.steps * how.text_batch

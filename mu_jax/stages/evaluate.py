@@ -21,9 +21,9 @@ def evaluate(run: Run) -> None:
     run.need("facts", "facts")
     found, dtype = run.dir.read_facts(), _dtype(run)
     control = functools.cache(lambda: _control(run, found))
-    names = (UNEDITED, *run.config.edited)
-    if dtype:
-        names = run.chosen("--edit", run.config.edited)
+    names = run.chosen("--edit", run.config.edited)
+    if not dtype:
+        names = [UNEDITED, *names]
     folder = f"rounded/{dtype}" if dtype else "evals"
     for artefact in run.todo([f"{folder}/{name}" for name in names]):
         name, rows = artefact.rpartition("/")[2], []

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import small_run
 
+from mu_jax import choices
 from mu_jax.__main__ import main
 from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.evals import EVALS
+from mu_jax.report import score
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.sweep import _with
@@ -282,6 +284,79 @@ def test_cells_of_a_sweep_at_once_are_those_of_one_after_the_other(
             )
         near = [RunDir(r).read_rows("evals/top") for r in (again, run)]
         assert [row.mean for row in near[0]] == [row.mean for row in near[1]]
+
+
+@pytest.fixture(scope="module")
+def tuned(small, tmp_path_factory):
+    """A run whose learning rate was chosen; a random model's answers say nothing."""
+    folder = tmp_path_factory.mktemp("tuned")
+    patch = pytest.MonkeyPatch()
+    loss = lambda rows, model: next(
+        -row.mean for row in rows if (row.model, row.metric) == (model, "kl")
+    )
+    patch.setitem(score.METRICS, "score", loss)
+    common = [str(small[0]), "--runs", str(folder), "--facts.tune", "4"]
+    common += ["--edit.steps", "2"]
+    rates = ["--over", "edit.learning_rate", "1e-3", "1e-5", "1e-4"]
+    assert main(["sweep", *common, *rates, "--choose", "score"]) == 0
+    patch.undo()
+    assert main(["run", *common]) == 0
+    return folder, common
+
+
+def test_a_setting_is_chosen_on_facts_of_no_report_and_the_run_made_with_it(tuned):
+    folder, _ = tuned
+    (choice,) = choices.read(RunDir(folder / "small"))
+    assert (choice.model, choice.setting, choice.value) == (
+        "top",
+        "learning_rate",
+        1e-5,
+    )
+    assert [*choice.tried] == ["1e-3", "1e-5", "1e-4"] and choice.facts == 4
+    assert choice.tried["1e-5"] > choice.tried["1e-4"] > choice.tried["1e-3"]
+    made = load(str(folder / "small"))
+    assert made.edit_of("top").learning_rate == 1e-5 != made.edit.learning_rate
+    facts = RunDir(folder / "small").read_facts()
+    reported = {k.fact.id for k in facts.known if k.split in ("forget", "heldout")}
+    for value in choice.tried:
+        own = RunDir(folder / f"small.tune.edit.learning_rate-{value}").read_facts()
+        ids = lambda some: [fact.id for fact in some]
+        assert ids(own.forget) == ids(facts.split("tune"))
+        assert not reported & {k.fact.id for k in own.used.known}
+    page = (folder / "small/report.md").read_text()
+    assert (
+        "How settings were chosen" in page and "| top | learning_rate | 1e-05 |" in page
+    )
+
+
+def test_what_was_chosen_is_said_and_nothing_else_may_be_said_of_it(tuned, capsys):
+    _, common = tuned
+    capsys.readouterr()
+    assert main(["edit", *common, "--force"]) == 0
+    said = "top: learning_rate = 1e-05, chosen on 4 facts set aside"
+    assert said in capsys.readouterr().err
+    line = refused(capsys, "run", *common, "--edit.learning-rate", "1e-2")
+    assert "which a sweep chose for top" in line and "chosen.jsonl" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--over", "edit.steps", "1", "--choose", "luck"], "expected one of score"),
+        (["--over", "facts.seed", "1", "--choose", "score"], "a setting of an edit"),
+        (["--over", "edit.x", "1", "--choose", "score"], "setting of GradientEdit"),
+        (
+            ["--over", "baselines.a.edit.x", "1", "--choose", "score"],
+            "no baseline 'a'",
+        ),
+        (["--over", "edit.steps", "1", "--choose", "score"], "--facts.tune 16"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(
+    small, tmp_path, capsys, options, said
+):
+    assert said in refused(capsys, "sweep", small[0], "--runs", tmp_path, *options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_that_differ_in_seeds_are_one_line(swept, capsys):

@@ -1,0 +1,52 @@
+"""What a sweep chose, as it is kept and as it is used."""
+
+import json
+
+import pytest
+
+from mu_jax.choices import Choice, keep, read, replaced, setting_of
+from mu_jax.edits.gradient import GradientEdit
+from mu_jax.errors import UserError
+from mu_jax.run_dir import RunDir
+
+
+def made(model="flu", setting="steps", value=3) -> Choice:
+    return Choice(model, setting, value, "score", 8, {"3": 0.5, "4": 0.25})
+
+
+def test_a_choice_is_read_as_it_was_kept_and_the_last_one_counts(tmp_path):
+    run = RunDir(tmp_path / "run")
+    assert read(run) == ()
+    keep(run, [made(), made("late", "learning_rate", 1e-3)])
+    keep(run, [made(value=4)])
+    assert read(run) == (made(value=4), made("late", "learning_rate", 1e-3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"tried": [1]}, {"facts": "many"}, {"model": 3}, {"value": []}, {"value": None}],
+)
+def test_a_damaged_file_is_one_line(tmp_path, change):
+    run = RunDir(tmp_path)
+    keep(run, [made()])
+    record = json.loads((tmp_path / "chosen.jsonl").read_text())
+    (tmp_path / "chosen.jsonl").write_text(json.dumps(record | change) + "\n")
+    with pytest.raises(UserError, match=r"chosen.jsonl, line 1"):
+        read(run)
+
+
+def test_a_setting_is_set_where_it_lies():
+    edit = replaced(GradientEdit(), "loss.weight", 0.5)
+    assert edit.loss.weight == 0.5 and GradientEdit().loss.weight != 0.5
+    assert replaced(edit, "steps", 3).steps == 3
+    for wrong in ("loss.wait", "rank"):
+        with pytest.raises(UserError, match="expected one of"):
+            replaced(edit, wrong, 1)
+
+
+def test_which_setting_of_which_edit():
+    assert setting_of("edit.learning-rate") == (None, "learning_rate")
+    assert setting_of("baselines.sim-npo.edit.loss.beta") == ("sim-npo", "loss.beta")
+    for other in ("facts.seed", "baselines.rmu.selection", "edit"):
+        with pytest.raises(UserError, match="a setting of an edit"):
+            setting_of(other)
