@@ -33,6 +33,7 @@ from mu_jax.localizers.patching import (
     constant_weights,
     corruptions,
     effect,
+    fingerprint,
     known_kinds,
     measure,
     midpoints,
@@ -133,6 +134,7 @@ class AttributionPatching:
             values = _paper_sums(values, model.spec.layers)
         notes = {
             "rows": len(clean.tokens),
+            "prompts": fingerprint(clean, corrupt, self.corruption),
             "metric": self.metric.name,
             "direction": self.direction,
             "steps": self.steps,

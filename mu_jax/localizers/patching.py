@@ -12,6 +12,7 @@ into the clean run.
 """
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -168,6 +169,18 @@ def checked(clean: Prompts, corrupt: Prompts) -> None:
             "a corrupt prompt of equal length",
             "make both with facts.corrupt",
         )
+
+
+def fingerprint(clean: Prompts, corrupt: Prompts, how: Corruption) -> str:
+    """A digest of pairs of prompts, whatever they are padded to, and of their noise."""
+    state = hashlib.sha256(
+        repr(how).encode() if isinstance(how, GaussianNoise) else b""
+    )
+    for part in (clean, corrupt):
+        for tokens, valid in zip(part.tokens, part.valid, strict=True):
+            row = np.asarray(tokens)[np.asarray(valid)].astype(np.int32)
+            state.update(len(row).to_bytes(4, "little") + row.tobytes())
+    return state.hexdigest()[:16]
 
 
 def corruptions(

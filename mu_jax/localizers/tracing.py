@@ -25,6 +25,7 @@ from mu_jax.localizers.patching import (
     checked,
     corruptions,
     effect,
+    fingerprint,
     known_kinds,
     measure,
     record,
@@ -140,6 +141,7 @@ class CausalTracing:
             values |= _signed_heads(values)
         notes = {
             "rows": len(clean.tokens),
+            "prompts": fingerprint(clean, corrupt, self.corruption),
             "metric": self.metric.name,
             "mode": self.mode,
             "stderr": dict(zip(map(str, sites), _errors(per_site), strict=True)),

@@ -43,7 +43,10 @@ def _largest(scores: Scores, kind: str, n: int = 5) -> str:
 
 
 def agreement(found: Mapping[str, Scores]) -> Grid | None:
-    """How well attribution predicts tracing, kind by kind; None without both."""
+    """How well attribution predicts tracing, kind by kind; None without both.
+
+    Only what was measured on the same prompts, clean and corrupt, with one metric.
+    """
     pairs = [
         (a, t, found[a], found[t])
         for a in found
@@ -58,7 +61,9 @@ def agreement(found: Mapping[str, Scores]) -> Grid | None:
             x = [sign * attribution.values[site] for site in sorted(both)]
             y = [tracing.values[site] for site in sorted(both)]
             cells = _cells(attribution, tracing, kind)
-            if len(both) > 2:
+            if len(both) > 2 and not _alike(attribution, tracing):
+                rows.append((f"{a}, {t}", kind, "-", "-"))
+            elif len(both) > 2:
                 by_cell = (
                     "-" if cells is None else _correlation(sign * cells[0], cells[1])
                 )
@@ -69,10 +74,17 @@ def agreement(found: Mapping[str, Scores]) -> Grid | None:
         "How well attribution predicts tracing",
         "Correlation (Pearson; rank correlation in brackets) of attribution, the"
         " derivative, with tracing, the effect itself: over sites patched at all"
-        " positions, and over the cells of the maps by layer and role of the token.",
+        " positions, and over the cells of the maps by layer and role of the token. A"
+        " dash where the two saw other prompts or another metric, or one is constant.",
         ("scores", "kind of site", "sites", "layer x role"),
         tuple(rows),
     )
+
+
+def _alike(a: Scores, b: Scores) -> bool:
+    """Whether both were measured on the same pairs of prompts with the same metric."""
+    said = [(s.notes.get("prompts"), s.notes.get("metric")) for s in (a, b)]
+    return said[0] == said[1] and None not in said[0]
 
 
 def _cells(a: Scores, b: Scores, kind: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -64,7 +64,8 @@ def attribution(**notes) -> Scores:
     axes: dict = {kind: list(ROLES) for kind in kinds}
     tables["head"] = _table(HEADS, 9)
     axes["head"] = [f"head {i}" for i in range(HEADS)]
-    said = {"rows": 4, "metric": "logit difference", "direction": "noising"}
+    said = {"rows": 4, "prompts": "same", "metric": "logit difference"}
+    said["direction"] = "noising"
     values = _values((*kinds, "head"), 1)
     return Scores("attribution", values, tables, axes, {**said, "steps": 0, **notes})
 
@@ -80,6 +81,7 @@ def tracing(tokens=TOKENS) -> Scores:
         tables[f"example {kind}"] = example.tolist()
         axes[f"example {kind}"] = list(tokens)
     notes = {"rows": 4, "metric": "logit difference", "mode": "clean", "stderr": {}}
+    notes["prompts"] = "same"
     return Scores("tracing", _values(kinds, 2), tables, axes, notes)
 
 

@@ -15,6 +15,7 @@ LAYERS = range(6)
 def scored(method: str, values, kind="mlp", tables=None, **notes) -> Scores:
     sites = {Site(i, kind): float(v) for i, v in enumerate(values)}
     axes = {name: ("first", "last")[: len(t[0])] for name, t in (tables or {}).items()}
+    notes = {"prompts": "same", "metric": "logit difference", **notes}
     return Scores(method, sites, tables or {}, axes, notes)
 
 
@@ -106,8 +107,17 @@ def test_a_noising_attribution_counts_with_its_sign_flipped():
     a = scored("attribution", -values, tables=table(-values), direction="noising")
     t = scored("tracing", values, tables=table(values))
     assert compared(a, t) == [("ap, ct", "mlp", "1.00 (1.00)", "1.00 (1.00)")]
-    a = dataclasses.replace(a, notes={"direction": "denoising"})
+    a = dataclasses.replace(a, notes={**a.notes, "direction": "denoising"})
     assert compared(a, t) == [("ap, ct", "mlp", "-1.00 (-1.00)", "-1.00 (-1.00)")]
+
+
+@pytest.mark.parametrize(
+    "other", [{"prompts": "64"}, {"metric": "nll"}, {"prompts": None}]
+)
+def test_scores_of_other_prompts_or_metrics_are_not_compared(other):
+    a = scored("attribution", [0.3, -0.1, 0.7, 0.2], direction="denoising")
+    t = scored("tracing", [0.3, -0.1, 0.7, 0.2], **other)
+    assert compared(a, t) == [("ap, ct", "mlp", "-", "-")]
 
 
 def test_ranks_are_correlated_beside_the_numbers():
