@@ -2,14 +2,16 @@
 
 A line a run and model, so that runs of other facts, budgets or models stand side by
 side. Runs that are the same but for seeds are one run with several seeds: their values
-are pooled. Models of runs that split the same facts alike are compared in pairs.
+are pooled, of several draws of facts (`facts.seed`) too. Models of runs that split the
+same facts alike are compared in pairs.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mu_jax import config as configs
 from mu_jax import inputs
@@ -31,18 +33,22 @@ from mu_jax.types import UNEDITED, Row, shipped
 USAGE = "mu compare RUN... [--json] [--markdown FILE] [--force]"
 
 
-class Group(NamedTuple):
+Asked = list[tuple[str, str]]
+"""The facts of every split by their ids, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
     """Runs that differ in nothing but seeds: what they are called, and their rows."""
 
     name: str
     runs: list[Run]
     table: Table
 
-    @property
-    def asked(self) -> list[tuple[str, str]]:
-        """What its models were asked: the facts of every split, in order."""
-        known = self.runs[0].dir.read_facts().known
-        return [(k.split, k.fact.id) for k in known]
+    @functools.cached_property
+    def asked(self) -> list[Asked]:
+        """What the models of each run were asked."""
+        return [_asked(run) for run in self.runs]
 
 
 def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
@@ -102,12 +108,31 @@ def _groups(paths: Sequence[Path], console: Console) -> Iterator[Group]:
         title = name if names.count(name) == 1 else str(runs[0].dir.path)
         if len(runs) > 1:
             title += f" and {len(runs) - 1} more"
+        asked = [_asked(run) for run in runs]
         rows = [
             dataclasses.replace(row, seed=1000 * number + row.seed)
             for number, run in enumerate(runs)
-            for row in _rows(run)
+            for row in pooled(_rows(run), asked.index(asked[number]))
         ]
         yield Group(title, runs, Table(rows))
+
+
+def pooled(rows: Sequence[Row], draw: int) -> Iterator[Row]:
+    """The rows with names for their facts: those of two draws of facts are others.
+
+    What stands in both counts twice, as if it were two: each set of facts is forgotten
+    by a model of its own, and so is a cluster.
+    """
+    for row in rows:
+        if row.split == "test" or row.eval == "text":  # documents, the same in all
+            yield row
+        else:
+            names = row.facts or tuple(map(str, range(row.n)))
+            yield dataclasses.replace(row, facts=tuple(f"{draw}/{n}" for n in names))
+
+
+def _asked(run: Run) -> Asked:
+    return [(k.split, k.fact.id) for k in run.dir.read_facts().known]
 
 
 def _rows(run: Run) -> list[Row]:
@@ -137,7 +162,9 @@ def _lines(groups: Sequence[Group]) -> Grid:
     wanted, names = [*measures(every), depth(every)], attacks.names(every)
     lines: list[tuple[Entry, ...]] = []
     for group in groups:
-        facts = str(sum(split == "forget" for split, _ in group.asked))
+        draws = len({tuple(asked) for asked in group.asked})
+        facts = str(sum(split == "forget" for split, _ in group.asked[0]))
+        facts += f" x {draws} draws" if draws > 1 else ""
         for model in group.table.models:
             after = [Attacked(group.table, name, model) for name in names]
             lines.append(
@@ -157,9 +184,10 @@ def _lines(groups: Sequence[Group]) -> Grid:
     kept = [i for i in range(len(header)) if any(line[i] for line in lines)]
     return Grid(
         "Runs compared",
-        "facts: how many are forgotten. After an attack: the probability, over the"
-        " options, that the true answer is back, at the attack's worst point (for each"
-        f" half of the facts, chosen on the other half). {INTERVALS}",
+        "facts: how many are forgotten, in how many draws of them. After an attack: the"
+        " probability, over the options, that the true answer is back, at the attack's"
+        " worst point (for each half of the facts, chosen on the other half)."
+        f" {INTERVALS}",
         tuple(header[i] for i in kept),
         tuple(tuple(line[i] for i in kept) for line in lines),
     )
