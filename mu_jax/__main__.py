@@ -163,7 +163,8 @@ def _command(argv: list[str], console: Console) -> int:
     over, rest = sweep.options(rest) if stage == "sweep" else (None, rest)
     _join(options, console)
     runs = inputs.local(options.get("--runs", "runs"), "--runs")
-    config = overridden(configs.load(target), rest, f"mu {stage} {target}")
+    own = dataclasses.replace(configs.load(target), chosen=())  # no setting to be given
+    config = overridden(own, rest, f"mu {stage} {target}")
     path = Path(target) if Path(target).is_dir() else runs / config.name
     if "--as" in options and stage != "evaluate":
         raise UserError(

@@ -201,7 +201,7 @@ def every_point(table: Table, attack: str) -> Grid:
     lines: list[tuple[Entry, ...]] = []
     for model in table.models:
         one = Attacked(table, attack, model)
-        for at in dict.fromkeys(r.at for r in one.rows):
+        for at in (ORIGINAL, BEFORE, *one.points):
             splits = ("forget", CONTROL, "heldout")
             lines.append((model, at, *(one.estimates(at, s) for s in splits)))
     return Grid(
