@@ -240,6 +240,19 @@ def test_attacks_of_several_edits_at_once_lose_nothing(baselines, capsys):
     assert not list(path.rglob("*.lock"))
 
 
+@pytest.mark.parametrize("stage", ["edit", "evaluate"])
+def test_some_edits_alone_are_made_and_measured(baselines, capsys, stage):
+    config, path = baselines
+    where = [stage, str(config), "--runs", str(path.parent)]
+    capsys.readouterr()
+    assert main([*where, "--edit", "rome"]) == 0
+    said = capsys.readouterr().err
+    assert "rome" in said and "sequence" not in said
+    assert "--edit x; expected one of top, heads" in refused(
+        capsys, *where, "--edit", "x"
+    )
+
+
 def test_what_an_input_holds_is_looked_at_once(small, run, audit):
     facts, opened = str(small[0].with_name("facts.jsonl")), []
     watch = lambda event, args: opened.append(args[0]) if event == "open" else None
