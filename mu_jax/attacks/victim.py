@@ -112,8 +112,13 @@ class Victim:
         return tuple(self.twins[f.id] for f in facts) if self.control else facts
 
     def prompts(self, *groups: tuple[Fact, ...]) -> list[Prompts]:
-        """The training prompts of each group of facts, all equally wide."""
-        questions = [self.train(fact) for group in groups for fact in group]
+        """The training prompts of each group of facts.
+
+        As wide as those of all that is forgotten and of their twins, so that a control
+        runs what the attack has compiled.
+        """
+        asked = (*groups, self.facts.forget, tuple(self.twins.values()))
+        questions = [self.train(fact) for group in asked for fact in group]
         both = prompts(questions, self.model.tokenizer, context=self.model.spec.context)
         ends = np.cumsum([0, *map(len, groups)])
         return [both.rows(slice(a, b)) for a, b in itertools.pairwise(ends)]

@@ -8,6 +8,7 @@ renames, so the folder exists only when it is whole.
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
@@ -75,6 +76,8 @@ def restore(
                 f"the edit is of another selection or model: {_AGAIN}",
             )
         arrays = checkpointer.restore(path.absolute(), target)
+    if layout is None:  # bound to no device, as a loaded model is: programs are shared
+        arrays = {label: jnp.asarray(np.asarray(a)) for label, a in arrays.items()}
     return {label: name_axes(label, array, spec) for label, array in arrays.items()}
 
 

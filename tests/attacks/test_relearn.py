@@ -92,6 +92,8 @@ def test_rates_seeds_models_and_kinds_of_facts_share_one_program(tiny, attacked)
     other = tiny.update(Edit(chosen, halved, []))
     related = dataclasses.replace(SMALL, data="related", rates=(0.1,), score_at=(1,))
     related(victim(tiny, other, seed=1), "relearn", {})
+    control = dataclasses.replace(victim(tiny, other), control=True)
+    dataclasses.replace(SMALL, rates=(0.1,), score_at=(1,))(control, "relearn", {})
     assert update._cache_size() == before + 1
 
 

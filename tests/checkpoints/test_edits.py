@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,6 +35,14 @@ def test_an_edit_is_restored_bit_for_bit(saved, tiny, selection):
     for label, array in params.items():
         assert found[label].named_shape == array.named_shape
         assert plain(found[label]).tobytes() == plain(array).tobytes()
+
+
+def test_a_restored_edit_runs_what_was_compiled_for_the_model(saved, tiny, selection):
+    """Arrays bound to a device are compiled for once more."""
+    restored = edits.restore(saved[0], selection, tiny.spec)
+    program = jax.jit(lambda params: [a.data_array.sum() for a in params.values()])
+    program(tiny.selected(selection)), program(restored)
+    assert program._cache_size() == 1
 
 
 def test_saving_again_replaces_the_edit(saved, tiny):
