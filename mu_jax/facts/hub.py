@@ -40,7 +40,7 @@ def read(path: str, split: str | None = None) -> list[Record]:
         loading script (which is never run), or a name that is a pattern.
     """
     with tempfile.TemporaryDirectory() as cache:
-        name, found = _chosen(path, split, cache, streamed=False)
+        name, found = _chosen(path, split, cache, "--facts.hub-split")
         rows = found.to_list()
     if not rows:
         raise UserError(f"{path}, split {name}, has no rows", "at least one fact")
@@ -80,7 +80,7 @@ def texts(
       UserError: as `read`, and a record without a text there.
     """
     with tempfile.TemporaryDirectory() as cache:
-        name, found = _chosen(path, split, cache, streamed=True)
+        name, found = _chosen(path, split, cache, "--text.hub-split", streamed=True)
         if buffer:
             found = found.shuffle(seed=seed, buffer_size=buffer)
         rows = iter(found)
@@ -99,7 +99,7 @@ def texts(
 
 
 def _chosen(
-    path: str, split: str | None, cache: str, streamed: bool
+    path: str, split: str | None, cache: str, flag: str, streamed: bool = False
 ) -> tuple[str, Any]:
     """A split's name, and its table or stream; of a folder nothing is left behind."""
     folder = Path(path).is_dir()
@@ -111,7 +111,7 @@ def _chosen(
         raise UserError(
             f"{path} has the splits {', '.join(splits)}",
             f"a split {split!r}" if split else "the name of one of them",
-            "choose one with hub_split",
+            f"choose one with {flag}",
         )
     return name, splits[name]
 
