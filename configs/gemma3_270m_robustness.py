@@ -1,9 +1,7 @@
 """Does the fact stay gone? Baselines and attacks on the real Gemma 3 270M.
 
-    for rate in edit baselines.npo.edit baselines.simnpo.edit ...; do
-      mu sweep configs/gemma3_270m_robustness.py --choose score \\
-        --over $rate.learning_rate 3e-5 1e-4 3e-4
-    done
+    mu sweep configs/gemma3_270m_robustness.py --choose score \\
+      --over baselines.npo.edit.learning_rate 3e-5 1e-4 3e-4
     mu run configs/gemma3_270m_robustness.py
     mu attack runs/gemma3_270m_robustness --edit flu,late,random
     mu mask runs/gemma3_270m_robustness --edit flu,late

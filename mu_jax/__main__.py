@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,11 +195,11 @@ def _chosen(config: Config, run: RunDir, rest: list[str]) -> Config:
       UserError: the command line says something else of it.
     """
     found = choices.read(run)
-    said = {word.partition("=")[0].replace("-", "_") for word in rest}
-    for choice in found:
-        if f"__edit.{choice.setting}" in said:
+    said = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    for word, choice in itertools.product(said, found):
+        if sweep.concerns(config, word[2:], choice):
             raise UserError(
-                f"--edit.{choice.setting}, which a sweep chose for {choice.model}",
+                f"{word}, which a sweep chose for {choice.model}",
                 "one of both",
                 f"leave it out, or remove {run.path / choices.NAME}",
             )

@@ -56,27 +56,6 @@ def replaced(edit: T, setting: str, value: Any) -> T:
     return dataclasses.replace(fields, **{name: value})
 
 
-def setting_of(written: str) -> tuple[str | None, str]:
-    """Which baseline a swept setting belongs to (None: all selections), and its name.
-
-    "edit.learning_rate" -> (None, "learning_rate"); "baselines.rmu.edit.weight" ->
-    ("rmu", "weight").
-
-    Raises:
-      UserError: it is of no edit.
-    """
-    parts = written.replace("-", "_").split(".")
-    if parts[0] == "edit" and len(parts) > 1:
-        return None, ".".join(parts[1:])
-    if parts[0] == "baselines" and len(parts) > 3 and parts[2] == "edit":
-        return written.split(".")[1], ".".join(parts[3:])
-    raise UserError(
-        f"--choose with --over {written}",
-        "a setting of an edit: edit.NAME, or baselines.BASELINE.edit.NAME",
-        "without --choose any setting can be swept",
-    )
-
-
 def read(run: RunDir) -> tuple[Choice, ...]:
     """What was chosen for a run; nothing without a `chosen.jsonl`.
 

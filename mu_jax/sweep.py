@@ -15,12 +15,13 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from mu_jax import choices, compare, stages
 from mu_jax.choices import Choice
+from mu_jax.config import Config
 from mu_jax.errors import UserError
 from mu_jax.overrides import overridden
 from mu_jax.report.score import METRICS
@@ -76,8 +77,9 @@ def sweep(run: Run, over: Over) -> None:
     `run` says everything but the setting; its own directory is not used, but for what
     was chosen.
     """
+    home, models = run.dir, []
     if over.choose:
-        models, run = _touched(run, over.setting), _tuning(run)
+        models, run = _models(run.config, over.setting), _tuning(run)
         run = dataclasses.replace(run, only={**run.only, "--edit": ",".join(models)})
     made: list[Run] = []
     for value in over.values:
@@ -90,32 +92,56 @@ def sweep(run: Run, over: Over) -> None:
         made.append(one)
     compare.compare([one.dir.path for one in made], run.console)
     if over.choose:
-        _choose(run, over, made, models)
+        choices.keep(home, list(_chosen(run, over, made, models)))
 
 
 _TUNED = ("facts", "localize", "select", "edit", "evaluate")
 
 
-def _touched(run: Run, written: str) -> list[str]:
-    """The edited models whose settings the swept one is."""
-    config, (baseline, setting) = run.config, choices.setting_of(written)
-    alike = lambda name: name.replace("-", "_")
-    if baseline is None:
-        models = list(config.selections)
-    else:
-        models = [n for n in config.baselines if alike(n) == alike(baseline)]
+def touched(config: Config, written: str) -> tuple[list[str], str]:
+    """The edited models that a setting belongs to, and what their edit calls it.
+
+    "edit.learning-rate" is the `learning_rate` of every selection's edit,
+    "baselines.rmu.edit.weight" the `weight` of the baseline rmu; a setting that is of
+    no edit belongs to no model.
+    """
+    first, *rest = written.split(".")
+    plain = lambda name: name.replace("-", "_")
+    if first == "edit" and rest:
+        return list(config.selections), plain(".".join(rest))
+    if first == "baselines" and len(rest) > 2 and rest[1] == "edit":
+        own = [name for name in config.baselines if plain(name) == plain(rest[0])]
+        return own, plain(".".join(rest[2:]))
+    return [], ""
+
+
+def concerns(config: Config, written: str, choice: Choice) -> bool:
+    """Whether a setting, as a command line spells it, is the one that was chosen."""
+    models, setting = touched(config, written)
+    return choice.model in models and choice.setting == setting
+
+
+def _models(config: Config, written: str) -> list[str]:
+    """The edited models for which a value is to be chosen.
+
+    Raises:
+      UserError: the setting is of none, or their edit has no such one.
+    """
+    models, setting = touched(config, written)
     if not models:
         raise UserError(
-            f"--over {written}: no baseline {baseline!r}",
-            f"one of {', '.join(config.baselines) or '(none)'}",
+            f"--choose with --over {written}",
+            "a setting of an edit: edit.NAME, or baselines.BASELINE.edit.NAME with"
+            f" BASELINE one of {', '.join(config.baselines) or '(none)'}",
+            "without --choose any setting can be swept",
         )
     for name in models:
+        edit = config.edit_of(name)
         try:
-            attrgetter(setting)(config.edit_of(name))
+            attrgetter(setting)(edit)
         except AttributeError:
             raise UserError(
-                f"--over {written}",
-                f"a setting of {type(config.edit_of(name)).__name__}",
+                f"--over {written}", f"a setting of {type(edit).__name__}"
             ) from None
     return models
 
@@ -136,12 +162,17 @@ def _tuning(run: Run) -> Run:
     return dataclasses.replace(run, config=config, dir=RunDir(path))
 
 
-def _choose(run: Run, over: Over, made: Sequence[Run], models: Sequence[str]) -> None:
-    """Keeps the best value for each model, and says which it is."""
-    _, setting = choices.setting_of(over.setting)
+def _chosen(
+    run: Run, over: Over, made: Sequence[Run], models: Sequence[str]
+) -> Iterator[Choice]:
+    """The best value for each model, said as it is found.
+
+    Raises:
+      UserError: the measure is no number for one of them.
+    """
+    _, setting = touched(run.config, over.setting)
     rows = [one.rows() for one in made]
     count = len(made[0].dir.read_facts().forget)
-    found = []
     for model in models:
         tried = [METRICS[over.choose](of, model) for of in rows]
         if not all(map(math.isfinite, tried)):
@@ -152,21 +183,18 @@ def _choose(run: Run, over: Over, made: Sequence[Run], models: Sequence[str]) ->
             )
         best = max(range(len(tried)), key=tried.__getitem__)
         value = attrgetter(setting)(made[best].config.edit_of(model))
-        scores = dict(zip(over.values, tried, strict=True))
-        found.append(Choice(model, setting, value, over.choose, count, scores))
         run.console.say(
             f"  {model}: {setting} = {over.values[best]} ({over.choose}"
             f" {tried[best]:.2f}; {len(tried)} values tried on {count} facts)"
         )
-    name = run.config.name.removesuffix(".tune")
-    choices.keep(RunDir(run.dir.path.with_name(name)), found)
+        scores = dict(zip(over.values, tried, strict=True))
+        yield Choice(model, setting, value, over.choose, count, scores)
 
 
 def _with(run: Run, setting: str, value: str) -> Run:
     """The run of one value."""
     config = overridden(run.config, [f"--{setting}", value], "mu sweep")
-    swept = setting.replace("-", "_").removeprefix("edit.")
-    others = tuple(c for c in config.chosen if c.setting != swept)
+    others = tuple(c for c in config.chosen if not concerns(config, setting, c))
     config = dataclasses.replace(config, chosen=others)
     short = re.sub(r"[^A-Za-z0-9_.-]+", "-", said := f"{setting}-{value}")
     if short != said:  # another value may read alike

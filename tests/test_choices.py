@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from mu_jax.choices import Choice, keep, read, replaced, setting_of
+from mu_jax.choices import Choice, keep, read, replaced
+from mu_jax.config import load
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
 from mu_jax.run_dir import RunDir
+from mu_jax.sweep import concerns, touched
 
 
 def made(model="flu", setting="steps", value=3) -> Choice:
@@ -44,9 +46,26 @@ def test_a_setting_is_set_where_it_lies():
             replaced(edit, wrong, 1)
 
 
-def test_which_setting_of_which_edit():
-    assert setting_of("edit.learning-rate") == (None, "learning_rate")
-    assert setting_of("baselines.sim-npo.edit.loss.beta") == ("sim-npo", "loss.beta")
-    for other in ("facts.seed", "baselines.rmu.selection", "edit"):
-        with pytest.raises(UserError, match="a setting of an edit"):
-            setting_of(other)
+def test_which_setting_is_of_which_edits():
+    config = load("configs/gemma3_270m_robustness.py")
+    of = lambda written: touched(config, written)
+    assert of("edit.learning-rate") == (["flu", "late", "random"], "learning_rate")
+    assert of("baselines.simnpo.edit.loss.beta") == (["simnpo"], "loss.beta")
+    for other in (
+        "facts.seed",
+        "baselines.rmu.selection",
+        "baselines.x.edit.y",
+        "edit",
+    ):
+        assert of(other)[0] == []
+
+
+def test_a_choice_is_of_one_model_and_of_no_other():
+    config = load("configs/gemma3_270m_robustness.py")
+    own, other = made("flu"), made("rmu")
+    assert concerns(config, "edit.steps", own) and not concerns(
+        config, "edit.steps", other
+    )
+    assert concerns(config, "baselines.rmu.edit.steps", other)
+    assert not concerns(config, "baselines.rmu.edit.steps", own)
+    assert not concerns(config, "edit.seed", own)

@@ -159,16 +159,18 @@ def test_an_input_that_never_ends_is_refused_at_once(
         assert said in refused(capsys, *args)
 
 
-@pytest.mark.parametrize("setting", ["--facts.path", "--text.path"])
+@pytest.mark.parametrize(
+    "settings", [["--facts.path"], ["--text.rows", "8", "--text.path"]]
+)
 def test_a_folder_with_something_endless_in_it_is_refused(
-    capsys, tmp_path, setting, endless
+    capsys, tmp_path, settings, endless
 ):
     make, said = endless
     (tmp_path / "data").mkdir()
     os.chdir(tmp_path / "data")
     make(Path("x.csv").absolute())
     os.chdir(tmp_path)
-    assert said in refused(capsys, "run", TINY, setting, str(tmp_path / "data"))
+    assert said in refused(capsys, "run", TINY, *settings, str(tmp_path / "data"))
 
 
 def test_without_a_path_the_current_folder_is_nobodys(tmp_path, monkeypatch):

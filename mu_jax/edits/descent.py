@@ -100,8 +100,8 @@ class Descent:
         return _wide(chosen) if self.masters else chosen
 
     def tensors(self, trained: Params, params: Params, selection: Selection) -> Params:
-        """The values of the selected tensors that the variables stand for; float32."""
-        return _wide(trained)
+        """The values of the selected tensors that the variables stand for."""
+        return trained
 
     def applied(self, trained: Params, params: Params, selection: Selection) -> Params:
         """What the network is run with: the `edited` of `model.stack.run`."""
@@ -330,7 +330,7 @@ class Step:
         made = self.descent.tensors(
             self.state.edited, self.model.params, self.selection
         )
-        return Edit(self.selection, made, self.history)
+        return Edit(self.selection, _wide(made), self.history)
 
 
 def _wide(tensors: Params) -> Params:

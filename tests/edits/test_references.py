@@ -259,8 +259,8 @@ def test_without_masters_a_step_is_rounded_to_the_models_own_dtype(tiny, told):
         made, want = plain(last().params[k]), plain(master.astype(jnp.bfloat16))
         want = want.astype(np.float32)
         assert made.dtype == np.float32
-        ulp = 2.0**-8 * np.abs(old) + 1e-3 * 2**-7
-        assert (np.abs(made - want) <= ulp).all()
-        assert (made == want).mean() > 0.95
+        step = 1e-3 + 2.0**-8 * np.abs(old)  # of Adam's first, and its rounding
+        assert (np.abs(made - old) <= step).all()
+        assert (made == want).mean() > 0.98  # elsewhere the gradient's sum cancels
         lost = np.abs(old) > 1e-3 * 2**9
         assert (made[lost] == old[lost]).all() and (made != old).any()

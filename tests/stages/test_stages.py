@@ -360,7 +360,7 @@ def test_what_was_chosen_is_said_and_nothing_else_may_be_said_of_it(tuned, capsy
         (["--over", "edit.x", "1", "--choose", "score"], "setting of GradientEdit"),
         (
             ["--over", "baselines.a.edit.x", "1", "--choose", "score"],
-            "no baseline 'a'",
+            "BASELINE one of (none)",
         ),
         (["--over", "edit.steps", "1", "--choose", "score"], "--facts.tune 16"),
     ],
