@@ -1,15 +1,19 @@
 """What a sweep chose, as it is kept and as it is used."""
 
+import dataclasses
 import json
 
 import pytest
 
+from mu_jax.__main__ import main
 from mu_jax.choices import Choice, keep, read, replaced
 from mu_jax.config import load
+from mu_jax.console import Console
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
+from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
-from mu_jax.sweep import concerns, touched
+from mu_jax.sweep import _with, concerns, touched
 
 
 def made(model="flu", setting="steps", value=3) -> Choice:
@@ -69,3 +73,23 @@ def test_a_choice_is_of_one_model_and_of_no_other():
     assert concerns(config, "baselines.rmu.edit.steps", other)
     assert not concerns(config, "baselines.rmu.edit.steps", own)
     assert not concerns(config, "edit.seed", own)
+
+
+def test_sweeping_a_setting_of_one_model_leaves_what_was_chosen_for_others(tmp_path):
+    config = load("configs/gemma3_270m_robustness.py")
+    chosen = (made("flu", "steps"), made("rmu", "steps"), made("rmu", "seed"))
+    config = dataclasses.replace(config, chosen=chosen)
+    run = Run(config, RunDir(tmp_path / "run"), Console())
+    left = lambda setting: _with(run, setting, "5").config.chosen
+    assert left("baselines.rmu.edit.steps") == (chosen[0], chosen[2])
+    assert left("edit.steps") == chosen[1:]
+    assert left("facts.seed") == chosen
+
+
+@pytest.mark.parametrize("spelt", ["baselines.rmu.edit.steps", "edit.learning-rate"])
+def test_a_command_may_not_say_what_was_chosen(tmp_path, capsys, spelt):
+    run = RunDir(tmp_path / "gemma3_270m_robustness")
+    keep(run, [made("rmu"), made("flu", "learning_rate", 1e-3)])
+    config = "configs/gemma3_270m_robustness.py"
+    assert main(["run", config, "--runs", str(tmp_path), f"--{spelt}", "9"]) == 2
+    assert f"--{spelt}, which a sweep chose for" in capsys.readouterr().err
