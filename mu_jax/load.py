@@ -141,8 +141,10 @@ def _official(
     progress: Progress,
 ) -> Model:
     """An official checkpoint, through the `gemma` package."""
-    tokenizer = from_files({official_dir.TOKENIZER: official_dir.tokenizer(path)})
+    words = {official_dir.TOKENIZER: official_dir.tokenizer(path)}
+    from_files(words)  # a damaged one is said before the long part
     spec, params = official_dir.load(path, layout, dtype, progress=progress)
+    tokenizer = from_files(words, rows=spec.vocabulary)
     network = Network(spec, layout, precision)
     return Model(spec.name, network, params, tokenizer, path)
 

@@ -112,7 +112,7 @@ class Entry:
     files: Mapping[str, Any]
 
     def tokenizer(self) -> Tokenizer:
-        return tokenizer.from_files(self.words)
+        return tokenizer.from_files(self.words, rows=self.spec.vocabulary)
 
     def part(self, label: str, layer: int | None, index: Index) -> np.ndarray:
         """See `Source`; always float32."""

@@ -31,6 +31,7 @@ class JsonTokenizer:
       beside: further files of the checkpoint's tokenizer, kept as they are for export.
       bos, pad: their ids, where the files name none.
       eos: the `eos_token_id` of the model's config.json.
+      rows: of the model's embedding table.
 
     Raises:
       UserError: a file that cannot be read, no BOS, a space put in front of a text, or
@@ -45,8 +46,9 @@ class JsonTokenizer:
         bos: Any = None,
         pad: Any = None,
         eos: Any = None,
+        rows: int | None = None,
     ):
-        self._data, self._beside = data, dict(beside)
+        self._data, self._beside, self.rows = data, dict(beside), rows
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(data.decode())
         except Exception as error:  # the library raises nothing narrower

@@ -33,6 +33,7 @@ class SentencePiece:
     Args:
       beside: further files of the checkpoint's tokenizer, kept as they are for export.
       eos: the `eos_token_id` of the model's config.json.
+      rows: of the model's embedding table.
 
     Raises:
       UserError: not a SentencePiece model, one without BOS or that puts a space in
@@ -40,9 +41,14 @@ class SentencePiece:
     """
 
     def __init__(
-        self, proto: bytes, beside: Mapping[str, bytes] = NO_FILES, *, eos: Any = None
+        self,
+        proto: bytes,
+        beside: Mapping[str, bytes] = NO_FILES,
+        *,
+        eos: Any = None,
+        rows: int | None = None,
     ):
-        self.proto, self._beside = proto, dict(beside)
+        self.proto, self._beside, self.rows = proto, dict(beside), rows
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(proto)

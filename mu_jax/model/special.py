@@ -8,13 +8,13 @@ older checkpoints have `special_tokens_map.json` and `added_tokens.json` for tha
 import dataclasses
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from tokenizers import AddedToken
 
 from mu_jax import inputs
 from mu_jax.errors import UserError
-from mu_jax.types import Encoding, Tokenizer
+from mu_jax.types import Encoding
 
 PROTO = "tokenizer.model"
 JSON = "tokenizer.json"
@@ -106,13 +106,32 @@ def sound(text: str) -> str:
     return text
 
 
-def begun(tokenizer: Tokenizer, found: Encoding, text: str) -> Encoding:
-    """The encoding behind one BOS, which the text itself must not spell out."""
+class Rows(Protocol):
+    """A tokenizer that knows how many rows its model's embedding table has, or None."""
+
+    bos: int
+    markers: Mapping[int, str]
+    rows: int | None
+
+
+def begun(tokenizer: Rows, found: Encoding, text: str) -> Encoding:
+    """The encoding behind one BOS, which the text itself must not spell out.
+
+    A token without a row would be read as the last one that has one, unsaid.
+    """
     if tokenizer.bos in found.ids:
         raise UserError(
             f"a prompt that spells out the BOS token: {text[:40]!r}",
             "plain text, BOS is added by the tokenizer",
             f"remove {tokenizer.markers.get(tokenizer.bos, '<bos>')} from the prompt",
+        )
+    if tokenizer.rows is not None and max(found.ids, default=0) >= tokenizer.rows:
+        index = max(found.ids)
+        start, stop = found.spans[found.ids.index(index)]
+        raise UserError(
+            f"a text with {text[start:stop][:40]!r}, the token {index}",
+            f"one of the {tokenizer.rows} tokens that the model has embeddings of",
+            "write it without that token",
         )
     return Encoding([tokenizer.bos, *found.ids], [(0, 0), *found.spans])
 

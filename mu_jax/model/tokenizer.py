@@ -18,7 +18,12 @@ from mu_jax.types import Tokenizer
 
 
 def from_files(
-    files: Mapping[str, bytes], *, bos: Any = None, pad: Any = None, eos: Any = None
+    files: Mapping[str, bytes],
+    *,
+    bos: Any = None,
+    pad: Any = None,
+    eos: Any = None,
+    rows: int | None = None,
 ) -> Tokenizer:
     """The tokenizer that these files describe: of `tokenizer.json` where there is one.
 
@@ -27,6 +32,7 @@ def from_files(
     Args:
       bos, pad: ids for a `tokenizer.json` whose `tokenizer_config.json` names none.
       eos: the `eos_token_id` of the model's config.json, an id or a list of ids.
+      rows: of the model's embedding table; a text with a token beyond them is refused.
 
     Raises:
       UserError: neither kind is there, one cannot be read, has no BOS or puts a space
@@ -34,10 +40,10 @@ def from_files(
     """
     if JSON in files:
         beside = {name: data for name, data in files.items() if name != JSON}
-        return JsonTokenizer(files[JSON], beside, bos=bos, pad=pad, eos=eos)
+        return JsonTokenizer(files[JSON], beside, bos=bos, pad=pad, eos=eos, rows=rows)
     if PROTO in files:
         beside = {name: data for name, data in files.items() if name != PROTO}
-        return SentencePiece(files[PROTO], beside, eos=eos)
+        return SentencePiece(files[PROTO], beside, eos=eos, rows=rows)
     raise UserError(
         "a checkpoint without a tokenizer",
         f"{PROTO} (Gemma) or {JSON} beside the weights",

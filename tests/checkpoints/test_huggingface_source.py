@@ -467,6 +467,18 @@ def test_ends_are_those_of_all_files(tmp_path):
     assert open_folder(folder).tokenizer().ends == (259, 5, 106, 7)
 
 
+def test_a_token_without_an_embedding_is_refused(tmp_path):
+    """It would be read as the last token that has one."""
+    model = made.model("llama3")
+    folder, last = made.directory(tmp_path / "m", model), model.spec.vocabulary
+    fills = {f"<{i}>": i for i in range(260, last + 1)}
+    (folder / "added_tokens.json").write_text(json.dumps(fills))
+    tokenizer = open_folder(folder).tokenizer()
+    assert tokenizer.encode(f"a<{last - 1}>").ids[-1] == last - 1
+    with pytest.raises(UserError, match=f"'<{last}>', the token {last}; .* {last} tok"):
+        tokenizer.encode(f"a<{last}>")
+
+
 def test_tokens_that_a_tokenizer_json_adds_are_tokens(tmp_path):
     """Though a tokenizer.model lies beside it, as in Gemma's folders."""
     folder = made.directory(tmp_path / "m", made.model("gemma3"))

@@ -192,6 +192,19 @@ def test_tokens_that_the_files_beside_add_are_tokens(vocabulary, beside):
     assert tokenizer.files() == {**vocabulary, **beside}
 
 
+def test_a_token_that_the_model_has_no_embedding_of_is_refused(vocabulary):
+    added = {"added_tokens.json": json.dumps({"<fact>": FACT}).encode()}
+    tokenizer = from_files({**vocabulary, **added}, rows=FACT)
+    assert tokenizer.encode("a").ids == [2, made_pieces.ID["a"]]
+    with pytest.raises(
+        UserError, match=f"'<fact>', the token {FACT}; expected .*{FACT} tok"
+    ):
+        tokenizer.encode("a<fact>")
+    assert from_files({**vocabulary, **added}, rows=FACT + 1).encode("<fact>").ids[
+        1:
+    ] == [FACT]
+
+
 def test_json_goes_before_sentencepiece():
     """As in `transformers`, which adds tokens there."""
     both = {**PROTO, **SETTINGS, "tokenizer.json": made_pieces.as_json("<fact>")}

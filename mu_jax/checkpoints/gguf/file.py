@@ -70,7 +70,7 @@ class File:
 
     def tokenizer(self) -> Tokenizer:
         """The vocabulary that the file carries."""
-        return tokenizer.from_files(self.words)
+        return tokenizer.from_files(self.words, rows=self.spec.vocabulary)
 
     def part(self, label: str, layer: int | None, index: Index) -> np.ndarray:
         """See `Source`; always float32."""

@@ -60,7 +60,7 @@ class Folder:
         }
         ids = {n: self.config.get(f"{n}_token_id") for n in ("bos", "pad", "eos")}
         try:
-            return tokenizer.from_files(files, **ids)
+            return tokenizer.from_files(files, **ids, rows=self.spec.vocabulary)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
 
