@@ -360,9 +360,14 @@ class Run:
     def adopt(self, other: RunDir) -> None:
         """Copies what another run made with the settings that this one has.
 
-        Facts, scores and selections: what does not depend on how they are edited.
+        Facts, scores, selections, and what was measured of the unedited model: all
+        that does not depend on how others are edited.
         """
-        files: dict[str, tuple[str, ...]] = {"facts": ("asked.jsonl", "facts.jsonl")}
+        before = f"evals/{UNEDITED}"
+        files: dict[str, tuple[str, ...]] = {
+            "facts": ("asked.jsonl", "facts.jsonl"),
+            before: (f"{before}.jsonl", f"samples/{UNEDITED}.jsonl"),
+        }
         named = {
             "scores": self.config.localizers,
             "selections": self.config.selections,
@@ -370,11 +375,14 @@ class Run:
         for kind, names in named.items():
             files |= {f"{kind}/{name}": (f"{kind}/{name}.json",) for name in names}
         for artefact, names in files.items():
-            same = other.stamped(artefact) == self.fingerprint(artefact)
-            if same and not self.fresh(artefact):
+            if self.fresh(artefact) or not other.whole(artefact):
+                continue
+            texts = {n: other.read_text(n) for n in names if other.exists(n)}
+            # Its stamp last: until it is gone, nobody has touched what was read.
+            if other.stamped(artefact) == self.fingerprint(artefact):
                 self.dir.unstamp(artefact)
-                for name in names:
-                    self.dir.write_text(name, other.read_text(name))
+                for name, text in texts.items():
+                    self.dir.write_text(name, text)
                 self.stamp(artefact)
 
     def stamp(self, artefact: str, asked: str = "") -> None:

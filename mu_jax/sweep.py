@@ -1,8 +1,9 @@
 """A run for each of several values of one setting: seeds, budgets, numbers of facts.
 
 Each value has a run directory of its own, `RUNS/NAME.SETTING-VALUE`, which can be taken
-up, attacked and compared like any other; facts, scores and selections that the value
-does not touch are made once and copied.
+up, attacked and compared like any other. What the value does not touch (facts, scores,
+selections, what the unedited model says) is copied from where an earlier one, of this
+sweep or another of the same config, has it.
 
 With `--choose METRIC` the value is chosen that does best, for every model that it
 touches by itself, on facts that are set aside for this (`facts.tune`) and in no report:
@@ -12,14 +13,16 @@ with it.
 """
 
 import dataclasses
+import glob
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from mu_jax import choices, compare, stages
+from mu_jax import choices, compare, distributed, stages
 from mu_jax.choices import Choice
 from mu_jax.config import Config
 from mu_jax.errors import UserError
@@ -85,8 +88,8 @@ def sweep(run: Run, over: Over) -> None:
     for value in over.values:
         one = _with(run, over.setting, value)
         run.console.say(f"{over.setting} = {value}: {one.dir.path}")
-        for earlier in made[:1]:
-            one.adopt(earlier.dir)
+        for earlier in _beside(run):
+            one.adopt(earlier)
         for stage in _TUNED if over.choose else ("run",):
             stages.start(one, stage)
         made.append(one)
@@ -119,6 +122,17 @@ def concerns(config: Config, written: str, choice: Choice) -> bool:
     """Whether a setting, as a command line spells it, is the one that was chosen."""
     models, setting = touched(config, written)
     return choice.model in models and choice.setting == setting
+
+
+def _beside(run: Run) -> list[RunDir]:
+    """The run directories of sweeps over a config, as far as they were made."""
+    home, pattern = run.dir.path.parent, f"{glob.escape(run.config.name)}.*"
+
+    def found() -> bytes:
+        there = (p for p in home.glob(pattern) if p.is_dir() and not p.is_symlink())
+        return json.dumps(sorted(path.name for path in there)).encode()
+
+    return [RunDir(home / name) for name in json.loads(distributed.first(found))]
 
 
 def _models(config: Config, written: str) -> list[str]:

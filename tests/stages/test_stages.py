@@ -279,6 +279,27 @@ def test_a_sweep_makes_a_run_a_value_and_shares_what_it_can(swept):
     assert losses[0] != losses[1]
 
 
+def test_another_sweep_of_the_config_measures_nothing_again(
+    small, swept, tmp_path, capsys
+):
+    """What the unedited model says among it; but not where the facts are others."""
+    shutil.copytree(swept, folder := tmp_path / "runs")
+    args = ["sweep", str(small[0]), "--runs", str(folder), "--edit.steps", "2"]
+    capsys.readouterr()
+    assert main([*args, "--over", "edit.learning_rate", "1e-3"]) == 0
+    said = "".join(capsys.readouterr())
+    shared = "facts", "scores/tracing", "selections/top", "evals/unedited"
+    for artefact in shared:
+        assert f"{artefact}: up to date" in said
+    assert "evals/top: up to date" not in said
+    new, old = folder / "small.edit.learning_rate-1e-3", folder / "small.edit.seed-0"
+    for file in ("evals/unedited.jsonl", "asked.jsonl"):
+        assert (new / file).read_bytes() == (old / file).read_bytes()
+    assert main([*args, "--over", "facts.seed", "5"]) == 0
+    said = "".join(capsys.readouterr())
+    assert not any(f"{artefact}: up to date" in said for artefact in shared)
+
+
 def test_cells_of_a_sweep_at_once_are_those_of_one_after_the_other(
     small, swept, tmp_path
 ):
