@@ -163,10 +163,12 @@ def _models(config: Config, written: str) -> list[str]:
 def _tuning(run: Run) -> Run:
     """The run on facts that no report is of; nothing but what `score` needs."""
     facts = dataclasses.replace(run.config.facts, tuning=True)
+    text_loss = run.config.text_loss
     config = dataclasses.replace(
         run.config,
         name=f"{run.config.name}.tune",
         facts=facts,
+        text_loss=dataclasses.replace(text_loss, limit=text_loss.batch),
         probe=None,
         lens=None,
         depth=None,
