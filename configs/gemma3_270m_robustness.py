@@ -10,8 +10,8 @@
 The three edits of `gemma3_270m_sports.py`, and beside them other methods on the same
 facts, all on the fact-lookup MLPs: losses that only forget (NPO, SimNPO, GradDiff),
 RMU, ROME, MEMIT, LoRA, layer by layer and part by part. The sweeps give each the same
-number of tries, on 16 athletes set aside for it. They were not made yet: as it stands
-no method is tuned.
+number of tries, on 32 athletes set aside for it, 16 to forget and 16 to hold out. They
+were not made yet: as it stands no method is tuned.
 """
 
 from mu_jax.config import Baseline, Config
@@ -30,7 +30,7 @@ from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs
 def get_config() -> Config:
     return Config(
         name="gemma3_270m_robustness",
-        facts=Sports(tune=16),
+        facts=Sports(tune=32),
         localizers={"probes": Probes()},
         selections={
             "flu": FactLookup(),

@@ -87,7 +87,7 @@ examples
   mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
   mu attack runs/gemma3_270m_sports --attack quantize,relearn --edit flu,late
   mu sweep configs/gemma3_270m_sports.py --over edit.seed 0 1 2
-  mu sweep configs/gemma3_270m_sports.py --facts.tune 16 \\
+  mu sweep configs/gemma3_270m_sports.py --facts.tune 32 \\
       --over edit.learning_rate 3e-5 1e-4 3e-4 --choose score
   mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
   mu plan configs/gemma2_9b_sports.py --topology v5e:4x4

@@ -1,7 +1,9 @@
 """Settings that were chosen by a sweep, on facts set aside for it, and what it cost.
 
 `mu sweep CONFIG --over SETTING VALUE... --choose METRIC` keeps them in `chosen.jsonl`,
-in the run directory of CONFIG; commands that make or read that run edit with them.
+in the run directory of CONFIG; commands that make or read that run edit with them. They
+do so in every draw of facts and for every seed, but only as long as the facts that were
+looked at stay set aside, and the model is the one that was edited.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 from mu_jax import run_records
 from mu_jax.errors import UserError
 from mu_jax.run_dir import RunDir
+from mu_jax.types import Fact
 
 NAME = "chosen.jsonl"
 
@@ -26,7 +29,8 @@ class Choice:
       setting: a field of its edit, dotted where it lies deeper ("loss.weight").
       value: the one chosen.
       metric: by which; larger is better.
-      facts: how many facts it was measured on, none of which is reported.
+      facts: the ids of those that it was measured on, none of which is reported.
+      weights: which model was edited, as `Run.weights` says it.
       tried: each value as it was written, and what was measured.
     """
 
@@ -34,7 +38,8 @@ class Choice:
     setting: str
     value: float | int | str | bool
     metric: str
-    facts: int
+    facts: tuple[str, ...]
+    weights: str
     tried: dict[str, float]
 
 
@@ -73,6 +78,36 @@ def keep(run: RunDir, found: Sequence[Choice]) -> None:
     run.write_lines(NAME, [dataclasses.asdict(choice) for choice in new.values()])
 
 
+def check(chosen: Sequence[Choice], aside: Sequence[Fact], weights: str) -> None:
+    """Raises UserError where something was chosen elsewhere, or on facts now used.
+
+    Args:
+      aside: the facts that the run to be made with the choices sets aside.
+      weights: of its model.
+    """
+    names = {fact.id for fact in aside}
+    for choice in chosen:
+        used = [name for name in choice.facts if name not in names]
+        if choice.weights != weights:
+            got, expected = (
+                "for another model",
+                "the weights and dtype that were edited",
+            )
+        elif used:
+            got = (
+                f"on {len(choice.facts)} facts, of which {len(used)} are not set aside"
+            )
+            got += f" (one: {used[0]})"
+            expected = "the facts.path and facts.tune of the sweep"
+        else:
+            continue
+        raise UserError(
+            f"{choice.setting} of {choice.model} was chosen {got}",
+            expected,
+            f"sweep again, or remove {NAME} and say the value yourself",
+        )
+
+
 def _choice(record: Any) -> Choice:
     fields = run_records.mapping(record)
     tried = run_records.mapping(fields["tried"])
@@ -84,6 +119,7 @@ def _choice(record: Any) -> Choice:
         run_records.text(fields["setting"]),
         value,
         run_records.text(fields["metric"]),
-        run_records.whole(fields["facts"]),
+        tuple(map(run_records.text, run_records.items(fields["facts"]))),
+        run_records.text(fields["weights"]),
         {run_records.text(k): float(run_records.number(v)) for k, v in tried.items()},
     )

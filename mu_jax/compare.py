@@ -106,15 +106,39 @@ def _groups(paths: Sequence[Path], console: Console) -> Iterator[Group]:
     names = [runs[0].dir.path.name for runs in found.values()]
     for name, runs in zip(names, found.values(), strict=True):
         title = name if names.count(name) == 1 else str(runs[0].dir.path)
+        runs, rows = _distinct(runs, console)
         if len(runs) > 1:
             title += f" and {len(runs) - 1} more"
-        asked = [_asked(run) for run in runs]
-        rows = [
-            dataclasses.replace(row, seed=1000 * number + row.seed)
-            for number, run in enumerate(runs)
-            for row in pooled(_rows(run), asked.index(asked[number]))
-        ]
         yield Group(title, runs, Table(rows))
+
+
+def _distinct(runs: Sequence[Run], console: Console) -> tuple[list[Run], list[Row]]:
+    """Their rows, what was measured of the same edit counted once; the runs with any.
+
+    Two runs may be one, copied or made on other machines, and what a seed does not
+    touch is the same in all: neither is a second sample. Only what an attack makes of
+    the unedited model is kept for every run, as the ceiling of each.
+    """
+    rows, kept, seen = [], [], {}
+    asked = [_asked(run) for run in runs]
+    for number, run in enumerate(runs):
+        made = {
+            (artefact, run.dir.stamped(artefact)): own for artefact, own in _rows(run)
+        }
+        new = [key for key in made if key not in seen]
+        if not new:
+            first = seen[next(iter(made))].dir.path
+            console.say(f"{run.dir.path} is {first} once more, and not counted again")
+            continue
+        kept.append(run)
+        for key, own in made.items():
+            ceiling = key[0].startswith("attacks/") and key[0].endswith(f"/{UNEDITED}")
+            if seen.setdefault(key, run) is run or ceiling:
+                rows += [
+                    dataclasses.replace(row, seed=1000 * number + row.seed)
+                    for row in pooled(own, asked.index(asked[number]))
+                ]
+    return kept, rows
 
 
 def pooled(rows: Sequence[Row], draw: int) -> Iterator[Row]:
@@ -135,10 +159,11 @@ def _asked(run: Run) -> Asked:
     return [(k.split, k.fact.id) for k in run.dir.read_facts().known]
 
 
-def _rows(run: Run) -> list[Row]:
-    """What was measured of a run, with the settings it now has."""
-    if rows := run.rows():
-        return rows
+def _rows(run: Run) -> list[tuple[str, list[Row]]]:
+    """What was measured of a run with the settings it now has, by artefact."""
+    found = run.measured()
+    if any(found.values()):
+        return list(found.items())
     path = run.dir.path
     raise UserError(f"{path} has no evaluations", "some", f"run: mu evaluate {path}")
 
@@ -171,7 +196,7 @@ def _lines(groups: Sequence[Group]) -> Grid:
                 (
                     f"{group.name}: {model}",
                     facts,
-                    _edited(group.runs[0].dir, model),
+                    _edited(group.runs, model),
                     *(group.table.estimates(model, what) for what in wanted),
                     *(one.worst_estimates() for one in after),
                 )
@@ -193,12 +218,16 @@ def _lines(groups: Sequence[Group]) -> Grid:
     )
 
 
-def _edited(run: RunDir, model: str) -> str:
+def _edited(runs: Sequence[Run], model: str) -> str:
+    """What was edited, in the first of the runs; in how many others something else."""
     model = model.removesuffix(shipped("", "bfloat16"))
-    if model == UNEDITED or not run.exists(f"edits/{model}/selection.json"):
+    file = f"edits/{model}/selection.json"
+    if model == UNEDITED or not all(run.dir.exists(file) for run in runs):
         return "-"
-    chosen = run.read_edited(model)
-    return f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
+    first, *others = [run.dir.read_edited(model) for run in runs]
+    other = sum(chosen.tensors != first.tensors for chosen in others)
+    more = f" ({other} of {len(runs)} runs: others)" if other else ""
+    return f"{parts(first)}, {first.n_params / 1e6:.1f}M{more}"
 
 
 def _pairs(groups: Sequence[Group]) -> Iterator[Pair]:

@@ -100,6 +100,12 @@ def write(
         raise UserError(f"the target {to!r}", f"one of {', '.join(TARGETS)}")
     if dtype not in (None, "float32", "bfloat16"):
         raise UserError(f"the dtype {dtype!r}", "float32 or bfloat16")
+    if dtype and to == "delta":
+        raise UserError(
+            f"--to delta --dtype {dtype}",
+            "no dtype: a delta holds the tensors as they were trained",
+            "leave it out",
+        )
     name = edit.selection.name
     note = {"to": to, "base": base, "edit": name, "tensors": parts(edit.selection)}
     note |= {"provenance": dict(provenance or {})}
@@ -180,7 +186,9 @@ def main(args: list[str], console: Console) -> None:
         if word in flags:
             flags[word] = True
         elif word in options:
-            options[word] = value or (queue.pop(0) if queue else None)
+            options[word] = value or (queue.pop(0) if queue else "")
+            if not options[word]:
+                raise UserError(f"{word} without a value", USAGE)
         else:
             words.append(word)
     to = options["--to"]

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from mu_jax.load import identity, load
 from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
 from mu_jax.records import encode
-from mu_jax.run_dir import RunDir
+from mu_jax.run_dir import RunDir, files
 from mu_jax.sharding import Layout
 from mu_jax.types import UNEDITED, Edit, Row
 
@@ -199,64 +200,71 @@ class Run:
 
     # ---- what depends on what
 
+    def made_from(self, artefact: str) -> list[str]:
+        """The artefacts that are read while this one is made."""
+        c, (kind, _, name) = self.config, artefact.partition("/")
+        of = lambda edit: [] if edit == UNEDITED else [f"edits/{edit}"]
+        match kind:
+            case "scores":
+                return ["facts"]
+            case "selections":
+                source, budget = (
+                    getattr(c.selections[name], field, None)
+                    for field in ("scores", "budget")
+                )
+                from_scores = [f"scores/{source}"] if source else []
+                size = [f"selections/{budget}"] if isinstance(budget, str) else []
+                return from_scores + size
+            case "parts":
+                chosen = name.partition("/")[0]
+                return [f"selections/{chosen}", f"scores/{c.selections[chosen].scores}"]
+            case "edits":
+                return ["facts", f"selections/{c.selection_of(name)}"]
+            case "masks":
+                return ["facts", f"selections/{name}"]
+            case "evals":
+                return ["facts", *of(name)]
+            case "rounded" | "attacks":
+                return ["facts", *of(name.partition("/")[2])]
+            case "harness":
+                return of(name.partition("/")[0])
+        return []
+
     def fingerprint(self, artefact: str) -> str:
         """A digest of every setting that `artefact` depends on, directly or not."""
         c, (kind, _, name) = self.config, artefact.partition("/")
+        text = [c.text, self.contents(c.text.path)]
+        measures = [c.recall, c.text_loss, c.probe, c.lens, c.depth, c.samples, *text]
         match kind:
             case "facts":
-                parts = [*self._weights, c.facts, c.known]
-                parts.append(self.contents(c.facts.path))
+                own = [*self._weights, c.facts, c.known, self.contents(c.facts.path)]
             case "scores":
-                parts = [self.fingerprint("facts"), c.localizers[name]]
+                own = [c.localizers[name]]
             case "selections":
-                selector = c.selections[name]
-                source, budget = selector.scores, getattr(selector, "budget", None)
-                parts = [selector, *self._weights]
-                if source:
-                    parts.append(self.fingerprint(f"scores/{source}"))
-                if isinstance(budget, str):
-                    parts.append(self.fingerprint(f"selections/{budget}"))
+                own = [c.selections[name], *self._weights]
             case "parts":
-                chosen = name.partition("/")[0]
-                source = c.selections[chosen].scores
-                parts = [self.fingerprint(f"selections/{chosen}"), name]
-                parts.append(self.fingerprint(f"scores/{source}"))
+                own = [name]
             case "edits":
-                chosen = c.selection_of(name)
-                parts = [
-                    self.fingerprint("facts"),
-                    self.fingerprint(f"selections/{chosen}"),
-                    c.edit_of(name),
-                    c.text,
-                    self.contents(c.text.path),
-                ]
+                own = [c.edit_of(name), *text]
             case "evals":
-                parts = [self.fingerprint("facts"), c.recall, c.text_loss, c.text]
-                parts += [c.probe, c.lens, c.depth, c.samples]
-                parts.append(self.contents(c.text.path))
-                if name != UNEDITED:
-                    parts.append(self.fingerprint(f"edits/{name}"))
+                own = measures
             case "rounded":
-                dtype, _, edit = name.partition("/")
-                parts = [self.fingerprint(f"evals/{edit}"), dtype]
+                own = [name.partition("/")[0], *measures]
             case "attacks":
-                attack, _, edit = name.partition("/")
-                of = "facts" if edit == UNEDITED else f"edits/{edit}"
-                parts = [self.fingerprint(of), c.attacks[attack], c.text]
-                parts.append(self.contents(c.text.path))
-                parts += [c.attack_seeds, c.attack_formats]
+                attack = c.attacks[name.partition("/")[0]]
+                own = [attack, c.attack_seeds, c.attack_formats, *text]
             case "masks":
-                parts = [self.fingerprint(f"selections/{name}"), c.mask, c.text]
-                parts += [self.fingerprint("facts"), self.contents(c.text.path)]
-                parts.append(c.recall)
+                own = [c.mask, c.recall, *text]
             case "harness":  # and what `mu harness` was asked, behind it
-                edit = name.partition("/")[0]
-                unedited = edit == UNEDITED
-                parts = [] if unedited else [self.fingerprint(f"edits/{edit}")]
-                parts += self._weights
+                own = self._weights
             case _:
                 raise KeyError(artefact)
-        return _digest_of(parts)
+        return _digest_of([*map(self.fingerprint, self.made_from(artefact)), *own])
+
+    @property
+    def weights(self) -> str:
+        """A digest of the model that is edited: its weights, dtype and library."""
+        return _digest_of(self._weights)
 
     @property
     def _weights(self) -> list[str]:
@@ -294,9 +302,14 @@ class Run:
         return self.dir.stamped(artefact) == now and self.dir.whole(artefact)
 
     def rows(self) -> list[Row]:
-        """All rows measured with the present settings; says which there are of others.
+        """All rows of `measured`, in its order."""
+        return [row for rows in self.measured().values() for row in rows]
 
-        Evaluations come first, then what other commands measured, model by model.
+    def measured(self) -> dict[str, list[Row]]:
+        """The rows of each artefact measured with the present settings.
+
+        Evaluations come first, then what other commands measured, model by model. Says
+        which are left out.
         """
         kinds = ("evals", "rounded", "masks", "attacks", "harness")
         models, attacks = (UNEDITED, *self.config.edited), [*self.config.attacks]
@@ -312,11 +325,17 @@ class Run:
         found = self.dir.measured()
         now = [artefact for artefact in found if self._measured_now(artefact)]
         for artefact in sorted({*found} - {*now}):
-            self.console.say(f"  {artefact}: of other settings, left out")
+            changed = self._stamped_now(artefact) and "changed since it was made"
+            self.console.say(
+                f"  {artefact}: {changed or 'of other settings'}, left out"
+            )
         now.sort(key=order)
-        return [row for artefact in now for row in self.dir.read_rows(artefact)]
+        return {artefact: self.dir.read_rows(artefact) for artefact in now}
 
     def _measured_now(self, artefact: str) -> bool:
+        return self._stamped_now(artefact) and self.dir.whole(artefact)
+
+    def _stamped_now(self, artefact: str) -> bool:
         try:
             now = self.fingerprint(artefact)
         except LookupError:
@@ -324,10 +343,13 @@ class Run:
         return self.dir.stamped(artefact).startswith(now)
 
     def need(self, artefact: str, stage: str) -> None:
-        """Raises UserError unless `artefact` is there and up to date."""
-        made = self.dir.stamped(artefact) if self.dir.whole(artefact) else ""
-        if made != self.fingerprint(artefact):
+        """Raises UserError unless `artefact` is there, whole and up to date."""
+        made = self.dir.stamped(artefact)
+        same, whole = made == self.fingerprint(artefact), self.dir.whole(artefact)
+        if not (same and whole):
             state = "was made with other settings" if made else "is missing"
+            if same:
+                state = "was changed, or lost a part, since it was made"
             raise UserError(
                 f"{artefact} in {self.dir.path} {state}",
                 f"what `mu {stage}` makes",
@@ -350,6 +372,11 @@ class Run:
                 ):
                     made = self.dir.stamped(artefact) != stamp and self.fresh(artefact)
                     if not made:
+                        if stamp == self.fingerprint(artefact) and not self.force:
+                            self.console.say(
+                                f"  {artefact}: changed, or lost a part, since it was"
+                                " made; made again"
+                            )
                         yield artefact
                         self.stamp(artefact)
             if made:
@@ -363,23 +390,18 @@ class Run:
         Facts, scores, selections, and what was measured of the unedited model: all
         that does not depend on how others are edited.
         """
-        before = f"evals/{UNEDITED}"
-        files: dict[str, tuple[str, ...]] = {
-            "facts": ("asked.jsonl", "facts.jsonl"),
-            before: (f"{before}.jsonl", f"samples/{UNEDITED}.jsonl"),
-        }
-        named = {
-            "scores": self.config.localizers,
-            "selections": self.config.selections,
-        }
-        for kind, names in named.items():
-            files |= {f"{kind}/{name}": (f"{kind}/{name}.json",) for name in names}
-        for artefact, names in files.items():
-            if self.fresh(artefact) or not other.whole(artefact):
+        artefacts = ["facts", f"evals/{UNEDITED}"]
+        artefacts += [f"scores/{name}" for name in self.config.localizers]
+        artefacts += [f"selections/{name}" for name in self.config.selections]
+        for artefact in artefacts:
+            names = itertools.chain(*files(artefact))
+            same = other.stamped(artefact) == self.fingerprint(artefact)
+            if self.fresh(artefact) or not same:
+                continue
+            if not all(map(self.fresh, self.made_from(artefact))):
                 continue
             texts = {n: other.read_text(n) for n in names if other.exists(n)}
-            # Its stamp last: until it is gone, nobody has touched what was read.
-            if other.stamped(artefact) == self.fingerprint(artefact):
+            if other.whole(artefact):  # asked last: what was read is what was stamped
                 self.dir.unstamp(artefact)
                 for name, text in texts.items():
                     self.dir.write_text(name, text)
@@ -389,7 +411,18 @@ class Run:
         """Says that an artefact is whole, made with the present settings and inputs.
 
         `asked` is what a command adds to the settings: a text of its own.
+
+        Raises:
+          UserError: another command has meanwhile made anew what it was made from.
         """
+        for source in self.made_from(artefact):
+            if self.dir.stamped(source) != self.fingerprint(source):
+                raise UserError(
+                    f"{source} in {self.dir.path} was made anew while {artefact} was"
+                    " made from it",
+                    "one command at a time where one needs what the other makes",
+                    "run this one again",
+                )
         self.dir.write_json("config.json", self.provenance)
         fingerprint = self.fingerprint(artefact) + asked
         for name, found in self._inputs.items():

@@ -13,7 +13,7 @@
     samples/NAME.jsonl      what it says in its own words
     rounded/DTYPE/NAME.jsonl  the same of the model as it is shipped in that dtype
     attacks/KIND/NAME.jsonl, masks/NAME.jsonl, harness/NAME/TASK.jsonl   rows likewise
-    stamps/ARTEFACT         which settings that artefact was made with
+    stamps/ARTEFACT         which settings that artefact was made with, and a digest
     ARTEFACT.partial        what a stage under way has measured so far (`journal`)
     report.html, report.md
 
@@ -23,11 +23,13 @@ speaks of anything else. How files are read and written: `run_files`.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mu_jax import run_records
+from mu_jax import distributed, run_records
+from mu_jax.digests import digest
 from mu_jax.inputs import name as checked
 from mu_jax.journal import NUMBERS, Form, Journal
 from mu_jax.run_files import RunFiles
@@ -170,32 +172,40 @@ class RunDir(RunFiles):
         self.folder(name)  # no link on the way
         return Journal(self.path / name, fingerprint, form)
 
-    # ---- stamps: which settings an artefact was made with
+    # ---- stamps: which settings an artefact was made with, and what it held then
 
     def stamp(self, artefact: str, fingerprint: str) -> None:
-        """Records that an artefact is whole, and what it was made with."""
-        self.write_text(f"stamps/{_parts(artefact)}", f"{fingerprint}\n")
+        """Records that an artefact is whole, what it was made with, what it holds."""
+        name, held = f"stamps/{_parts(artefact)}", self._digest(artefact)
+        self.write_text(name, f"{fingerprint}\n{held}\n")
 
     def stamped(self, artefact: str) -> str:
         """The fingerprint an artefact was made with; empty if there is none."""
-        name = f"stamps/{_parts(artefact)}"
-        return self.read_text(name).strip() if self.exists(name) else ""
+        return self._stamp(artefact)[0]
 
     def whole(self, artefact: str) -> bool:
-        """Whether the files of an artefact are there: one may have been deleted."""
-        kind, _, name = _parts(artefact).partition("/")
-        match kind:
-            case "facts":
-                files = ["facts.jsonl", "asked.jsonl"]
-            case "scores" | "selections":
-                files = [f"{artefact}.json"]
-            case "parts":
-                files = [f"selections/{name.replace('/', '.')}.json"]
-            case "edits":
-                files = [f"{artefact}/params", f"{artefact}/selection.json"]
-            case _:
-                files = [f"{artefact}.jsonl"]
-        return all(map(self.exists, files))
+        """Whether an artefact holds what it held when it was stamped.
+
+        A file may have been deleted, cut, copied from elsewhere or edited since.
+        """
+        return self._stamp(artefact)[1] == self._digest(artefact) != ""
+
+    def _stamp(self, artefact: str) -> tuple[str, str]:
+        """The two lines of a stamp: fingerprint and digest."""
+        name = f"stamps/{_parts(artefact)}"
+        lines = self.read_text(name).splitlines() if self.exists(name) else []
+        fingerprint, held, *_ = [*lines, "", ""]
+        return fingerprint, held
+
+    def _digest(self, artefact: str) -> str:
+        """Of what all its files hold; empty where one that it needs is missing."""
+        needed, others = files(artefact)
+        if not all(map(self.exists, needed)):
+            return ""
+        found = [*needed, *filter(self.exists, others)]
+        places = [self.folder(name) for name in found]
+        held = distributed.first(lambda: "".join(map(digest, places)).encode()).decode()
+        return hashlib.sha256(held.encode()).hexdigest()[:16]
 
     def unstamp(self, artefact: str) -> None:
         """Says, before it is touched, that an artefact is not what it was."""
@@ -207,6 +217,27 @@ LISTS_OF_ROWS = Form(
     lambda records: list(map(run_records.row, records)),
 )
 """How a journal keeps rows."""
+
+
+def files(artefact: str) -> tuple[list[str], list[str]]:
+    """The files and folders of an artefact, and those that it may go without."""
+    kind, _, name = _parts(artefact).partition("/")
+    match kind:
+        case "facts":
+            return ["asked.jsonl", "facts.jsonl"], []
+        case "scores" | "selections":
+            return [f"{artefact}.json"], []
+        case "parts":
+            return [f"selections/{name.replace('/', '.')}.json"], []
+        case "edits":
+            own = ("params", "selection.json", "history.jsonl")
+            return [f"{artefact}/{file}" for file in own], []
+        case "evals":
+            return [f"{artefact}.jsonl"], [f"samples/{name}.jsonl"]
+        case "inputs":
+            return [], []
+        case _:
+            return [f"{artefact}.jsonl"], []
 
 
 def _parts(artefact: str) -> str:

@@ -24,7 +24,7 @@ def fact(record: Any) -> Fact:
     start = fields.pop("start", None)
     for name, value in fields.items():
         several = Fact.__dataclass_fields__[name].type == tuple[str, ...]
-        fields[name] = tuple(map(text, _list(value))) if several else text(value)
+        fields[name] = tuple(map(text, items(value))) if several else text(value)
     made = Fact(**fields, start=start)
     if start is not None and (
         whole(start) < 0 or not made.prompt.startswith(made.subject, start)
@@ -44,8 +44,8 @@ def asked(record: Any) -> tuple[Fact, float]:
 
 
 def row(record: Any) -> Row:
-    values = tuple(float(number(v)) for v in _list(mapping(record)["values"]))
-    facts = tuple(text(id) for id in _list(record.get("facts", [])))
+    values = tuple(float(number(v)) for v in items(mapping(record)["values"]))
+    facts = tuple(text(id) for id in items(record.get("facts", [])))
     made = Row(**{**record, "values": values, "facts": facts})
     for said in (made.model, made.split, made.prompt, made.metric, made.at):
         text(said)
@@ -82,10 +82,10 @@ def scores(record: Any) -> Scores:
     values = {site(k): finite(v) for k, v in mapping(made.values).items()}
     axes = mapping(made.axes)
     for table, rows in mapping(made.tables).items():
-        columns = [text(name) for name in _list(axes[table])]
-        if not 0 < len(_list(rows)) <= LAYERS + 1:
+        columns = [text(name) for name in items(axes[table])]
+        if not 0 < len(items(rows)) <= LAYERS + 1:
             raise ValueError(f"the table {table!r} of {len(rows)} rows")
-        if any(len(list(map(finite, _list(r)))) != len(columns) for r in rows):
+        if any(len(list(map(finite, items(r)))) != len(columns) for r in rows):
             raise ValueError(f"the table {table!r} is not as wide as its axis")
     if axes.keys() != made.tables.keys():
         raise ValueError("axes that are of no table")
@@ -101,8 +101,8 @@ def scores(record: Any) -> Scores:
 def selection(record: Any) -> Selection:
     made = Selection(**mapping(record))
     tensors = tuple(
-        (text(label), tuple(_layer(i) for i in _list(layers)))
-        for label, layers in map(_list, _list(made.tensors))
+        (text(label), tuple(_layer(i) for i in items(layers)))
+        for label, layers in map(items, items(made.tensors))
     )
     for label, layers in tensors:
         if not layers or list(layers) != sorted(set(layers)):
@@ -161,7 +161,7 @@ def site(value: Any) -> Site:
     return made
 
 
-def _list(value: Any) -> list:
+def items(value: Any) -> list:
     if not isinstance(value, list):
         raise TypeError(f"{_brief(value)} is no list")
     return value
@@ -189,17 +189,17 @@ def _end(value: Any) -> str:
 
 
 def _edges(value: Any) -> None:
-    for writer, reader, strength in map(_list, _list(value)):
+    for writer, reader, strength in map(items, items(value)):
         _end(writer), _end(reader), finite(strength)
 
 
 def _heads(value: Any) -> None:
-    if any(site(head).unit is None for head in _list(value)):
+    if any(site(head).unit is None for head in items(value)):
         raise ValueError("a head without its number")
 
 
 def _span(value: Any) -> None:
-    low, high = map(finite, _list(value))
+    low, high = map(finite, items(value))
     if low > high:
         raise ValueError(f"the range {low} to {high}")
 

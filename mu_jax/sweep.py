@@ -7,9 +7,9 @@ sweep or another of the same config, has it.
 
 With `--choose METRIC` the value is chosen that does best, for every model that it
 touches by itself, on facts that are set aside for this (`facts.tune`) and in no report:
-the runs, `RUNS/NAME.tune.SETTING-VALUE`, forget those, and hold others out. What was
-chosen is kept in `RUNS/NAME/chosen.jsonl`, with what was tried; the run NAME is made
-with it.
+the runs, `RUNS/NAME.tune.SETTING-VALUE`, forget one half of them and hold the other
+out. What was chosen is kept in `RUNS/NAME/chosen.jsonl`, with what was tried; the run
+NAME is made with it.
 """
 
 import dataclasses
@@ -188,7 +188,8 @@ def _chosen(
     """
     _, setting = touched(run.config, over.setting)
     rows = [one.rows() for one in made]
-    count = len(made[0].dir.read_facts().forget)
+    facts = made[0].dir.read_facts()
+    looked_at = tuple(f.id for f in (*facts.forget, *facts.split("heldout")))
     for model in models:
         tried = [METRICS[over.choose](of, model) for of in rows]
         if not all(map(math.isfinite, tried)):
@@ -201,10 +202,11 @@ def _chosen(
         value = attrgetter(setting)(made[best].config.edit_of(model))
         run.console.say(
             f"  {model}: {setting} = {over.values[best]} ({over.choose}"
-            f" {tried[best]:.2f}; {len(tried)} values tried on {count} facts)"
+            f" {tried[best]:.2f}; {len(tried)} values tried on {len(looked_at)} facts)"
         )
         scores = dict(zip(over.values, tried, strict=True))
-        yield Choice(model, setting, value, over.choose, count, scores)
+        how = over.choose, looked_at, run.weights
+        yield Choice(model, setting, value, *how, scores)
 
 
 def _with(run: Run, setting: str, value: str) -> Run:

@@ -55,11 +55,11 @@ def run(tmp_path, tiny):
         moved = plain + 0.5 * rng.standard_normal(plain.shape, np.float32)
         params[label] = name_axes(label, moved, tiny.spec)
     edits.save(made.dir.edit("attribution") / "params", params)
-    artefact = "edits/attribution"
-    made.stamp(artefact)
+    made.dir.write_lines("edits/attribution/history.jsonl", [])
     made.dir.write_json("config.json", {"config": encode(config)})
     made.dir.write_rows("evals/unedited", [OTHER])
-    made.stamp("evals/unedited")
+    for artefact in ("edits/attribution", "evals/unedited"):
+        made.dir.stamp(artefact, made.fingerprint(artefact))
     return made
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mu_jax.__main__ import main
-from mu_jax.choices import Choice, keep, read, replaced
+from mu_jax.choices import Choice, check, keep, read, replaced
 from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.edits.gradient import GradientEdit
@@ -14,10 +14,12 @@ from mu_jax.errors import UserError
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.sweep import _with, concerns, touched
+from mu_jax.types import Fact
 
 
 def made(model="flu", setting="steps", value=3) -> Choice:
-    return Choice(model, setting, value, "score", 8, {"3": 0.5, "4": 0.25})
+    tried = {"3": 0.5, "4": 0.25}
+    return Choice(model, setting, value, "score", ("a", "b"), "w", tried)
 
 
 def test_a_choice_is_read_as_it_was_kept_and_the_last_one_counts(tmp_path):
@@ -30,7 +32,14 @@ def test_a_choice_is_read_as_it_was_kept_and_the_last_one_counts(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"tried": [1]}, {"facts": "many"}, {"model": 3}, {"value": []}, {"value": None}],
+    [
+        {"tried": [1]},
+        {"facts": 8},
+        {"weights": 8},
+        {"model": 3},
+        {"value": []},
+        {"value": None},
+    ],
 )
 def test_a_damaged_file_is_one_line(tmp_path, change):
     run = RunDir(tmp_path)
@@ -39,6 +48,16 @@ def test_a_damaged_file_is_one_line(tmp_path, change):
     (tmp_path / "chosen.jsonl").write_text(json.dumps(record | change) + "\n")
     with pytest.raises(UserError, match=r"chosen.jsonl, line 1"):
         read(run)
+
+
+def test_a_choice_is_used_where_its_facts_are_set_aside_and_its_model_is():
+    fact = lambda id: Fact(id, id, "P", " x", " y", "")
+    check([made()], [fact(id) for id in "abc"], "w")
+    check([], [], "v")
+    with pytest.raises(UserError, match=r"on 2 facts, of which 1 are .* \(one: b\)"):
+        check([made()], [fact("a")], "w")
+    with pytest.raises(UserError, match="for another model"):
+        check([made()], [fact(id) for id in "ab"], "v")
 
 
 def test_a_setting_is_set_where_it_lies():

@@ -409,6 +409,11 @@ def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(
         file.write('{"model": "early')
     n = len([row for row in rows_of(finished[1]) if row["model"] == "early"]) + 1
     line = refused(capsys, "report", str(run))
+    assert "evals/early in" in line and "was changed, or lost a part" in line
+    assert f"run: mu evaluate {run}" in line
+    made = RunDir(run)
+    made.stamp("evals/early", made.stamped("evals/early"))  # a stamp may lie
+    line = refused(capsys, "report", str(run))
     assert f"evals/early.jsonl, line {n} is damaged" in line
 
 

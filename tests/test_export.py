@@ -46,6 +46,7 @@ def run(tmp_path, tiny):
             moved = plain + 0.02 * rng.standard_normal(plain.shape, np.float32)
             params[label] = name_axes(label, moved, tiny.spec)
         edits.save(made.dir.edit(name) / "params", params)
+        made.dir.write_lines(f"edits/{name}/history.jsonl", [])
         made.dir.stamp(f"edits/{name}", made.fingerprint(f"edits/{name}"))
     made.dir.write_json("config.json", {"config": encode(config)})
     return made
@@ -198,6 +199,9 @@ def test_export_on_the_command_line(run, tmp_path, capsys):
         ([source, "--to", "delta", str(target)], "holds other things"),
         ([source, str(target)], "mu export RUN --to hf|gemma|delta DIR"),
         ([source, "--to", "hf", str(target), "--fast"], "mu export RUN"),
+        ([source, str(target), "--to", "hf", "--edit"], "--edit without a value"),
+        ([source, str(target), "--to", "hf", "--dtype="], "--dtype without a value"),
+        ([source, str(target), "--to=delta", "--dtype=bfloat16"], "no dtype: a delta"),
         ([str(tmp_path / "no"), "--to", "hf", str(target)], "no run directory"),
         ([source, "--to", "hf", source, "--force"], "is or holds"),
     ):

@@ -86,11 +86,13 @@ def found(run) -> dict:
     """What a run holds, but for what the clock said, and hidden files of the dead."""
     files = [*(run / "stamps").rglob("*"), *(run / "evals").iterdir()]
     shown = sorted(f for f in files if f.is_file() and not f.name.startswith("."))
+    # Of stamps the settings alone: a history holds seconds, and so does its digest.
+    held = lambda file: file.read_bytes().split(b"\n", "stamps" in file.parts)[0]
     return {
         "weights": small_run.weights(run),
         "history": small_run.history(run),
         "edit": small_run.names(run / "edits/top"),
-        **{str(f.relative_to(run)): f.read_bytes() for f in shown},
+        **{str(f.relative_to(run)): held(f) for f in shown},
     }
 
 

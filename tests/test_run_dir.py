@@ -248,9 +248,29 @@ def test_a_journal_is_not_begun_through_a_link(run, tmp_path):
 def test_an_artefact_without_its_files_is_not_whole(run):
     run.write_scores("x", SCORES)
     run.write_rows("attacks/a/flu", ROWS)
-    assert run.whole("scores/x") and run.whole("attacks/a/flu")
+    for artefact in ("scores/x", "attacks/a/flu"):
+        assert not run.whole(artefact)  # not stamped: perhaps half made
+        run.stamp(artefact, "f")
+        assert run.whole(artefact) and run.stamped(artefact) == "f"
     (run.path / "scores/x.json").unlink()
     assert not run.whole("scores/x") and not run.whole("edits/flu")
+    run.stamp("scores/x", "f")
+    assert not run.whole("scores/x")
+
+
+def test_an_artefact_that_was_changed_since_is_not_whole(run):
+    run.write_rows("evals/flu", ROWS)
+    run.write_samples("flu", [{"said": "x"}])
+    run.stamp("evals/flu", "f")
+    samples = (run.path / "samples/flu.jsonl").read_text()
+    for change, file in ((samples * 2, "samples/flu.jsonl"), ("", "evals/flu.jsonl")):
+        before = (run.path / file).read_text()
+        (run.path / file).write_text(change)
+        assert not run.whole("evals/flu") and run.stamped("evals/flu") == "f"
+        (run.path / file).write_text(before)
+        assert run.whole("evals/flu")
+    (run.path / "samples/flu.jsonl").unlink()
+    assert not run.whole("evals/flu")
 
 
 def test_two_commands_do_not_make_the_same(run):

@@ -19,7 +19,12 @@ from mu_jax.facts.counterfact_formats import (
 )
 from mu_jax.facts.groups import cut, drawn, exactly, grouped, held_out, ordered
 from mu_jax.facts.reversed import with_rivals
-from mu_jax.facts.splits import needs_tune, tuning, untrained_neighbours
+from mu_jax.facts.splits import (
+    needs_tune,
+    set_aside,
+    tuning,
+    untrained_neighbours,
+)
 from mu_jax.facts.templates import Format
 from mu_jax.types import Fact, Facts, Question
 
@@ -42,8 +47,8 @@ class CounterFact:
         examples (64 in the paper).
       heldout: share of the retained facts, the last ones, kept from training; nothing
         else is trained about their subjects.
-      tune: how many known facts, the last before those reserved, are set aside to
-        choose settings on.
+      tune: how many known facts, the last of the source, are set aside to choose
+        settings on, whatever is drawn: half of them to forget, half to hold out.
       tuning: they are forgotten in place of the ones to report; see `splits.tuning`.
       seed: draws which facts are first and last, the rivals, and the distractors where
         the records name none. Without one the source's order counts.
@@ -120,9 +125,9 @@ class CounterFact:
             reserve as would cut the records of one fact in two.
         """
         facts = [fact for fact, _ in known]
-        forget, rest = exactly(drawn(grouped(facts), self.seed), self.forget)
+        tune, groups = set_aside(grouped(facts), self.tune)
+        forget, rest = exactly(drawn(groups, self.seed), self.forget)
         reserved, rest = exactly(rest[::-1], self.reserved)
-        tune, rest = exactly(rest, self.tune)
         retain, heldout = held_out(rest[::-1], self.heldout, facts, forget)
         if not retain or not heldout:
             raise UserError(
@@ -139,7 +144,7 @@ class CounterFact:
             tune=tune,
             reserved=reserved,
         )
-        found = tuning(found, self.heldout) if self.tuning else found
+        found = tuning(found) if self.tuning else found
         return untrained_neighbours(found)
 
     def partitions(self, facts: Facts) -> tuple[tuple[Fact, ...], ...]:

@@ -3,32 +3,51 @@
 import dataclasses
 
 from mu_jax.errors import UserError
-from mu_jax.facts.groups import cut, grouped, held_out
+from mu_jax.facts.groups import Groups, cut, exactly, grouped, held_out, ordered
 from mu_jax.facts.mentions import named
 from mu_jax.types import Facts
 
 
 def needs_tune(tune: int, tuning: bool) -> None:
     """Raises UserError where settings are to be chosen on no facts."""
-    if tuning and not tune:
+    if tune == 1 or (tuning and not tune):
         raise UserError(
-            "facts.tuning and facts.tune 0",
-            "facts set aside to choose settings on",
-            "add: --facts.tune 16",
+            f"facts.tune {tune}{' and facts.tuning' * tuning}",
+            "facts set aside to choose settings on: half to forget, half to hold out",
+            "add: --facts.tune 32",
         )
 
 
-def tuning(found: Facts, share: float) -> Facts:
-    """The split for choosing settings: nothing in it is reported.
+def set_aside(groups: Groups, count: int) -> tuple[Groups, Groups]:
+    """The last groups of a source, `count` facts in all, and the others, in order.
 
-    The facts set aside for it (tune) are forgotten, those to be retained are retained
-    and, the last `share` of them, held out. All others are reserved.
+    Taken before anything is drawn: what was chosen on them may be used in every draw.
+    """
+    tune, rest = exactly(groups[::-1], count)
+    return tune[::-1], rest[::-1]
+
+
+def tuning(found: Facts) -> Facts:
+    """The split for choosing settings: nothing that is measured in it is reported.
+
+    Of the facts set aside for it (tune) the first half is forgotten, the other held
+    out. Those to be retained are retained, all others reserved.
+
+    Raises:
+      UserError: all that were set aside are about one subject, or about retained ones.
     """
     facts = [known.fact for known in found.known]
     groups = grouped(facts)
     of = lambda split: [g for g in groups if found.known[g[0]].split == split]
-    forget = of("tune")
-    retain, heldout = held_out(of("retain"), share, facts, forget)
+    retain = of("retain")
+    forget, heldout = held_out(of("tune"), 0.5, facts, retain)
+    if not (forget and heldout):
+        raise UserError(
+            f"{len(ordered(forget + heldout))} facts set aside, of which"
+            f" {len(ordered(heldout))} can be held out",
+            "facts to forget, and facts about other subjects to hold out",
+            "set more facts aside: --facts.tune",
+        )
     used = {number for group in (*forget, *retain, *heldout) for number in group}
     rest = [group for group in groups if group[0] not in used]
     return cut(

@@ -18,7 +18,7 @@ from mu_jax.facts.groups import (
     taken,
 )
 from mu_jax.facts.reversed import Reversed, with_rivals
-from mu_jax.facts.splits import needs_tune, tuning
+from mu_jax.facts.splits import needs_tune, set_aside, tuning
 from mu_jax.facts.table import read_csv
 from mu_jax.facts.templates import Format, Template
 from mu_jax.types import Fact, Facts, Question
@@ -92,8 +92,8 @@ class Sports:
       forget: how many athletes to forget (the first that the model knows), or the name
         of one sport to forget whole.
       heldout: share of the retained athletes, the last ones, kept from training.
-      tune: how many known athletes, the last of all, are set aside to choose settings
-        on.
+      tune: how many known athletes, the last of the file, are set aside to choose
+        settings on, whatever is drawn: half of them to forget, half to hold out.
       tuning: they are forgotten in place of the ones to report; see `splits.tuning`.
       seed: draws which athletes are first and last, the rivals, and the injected sport
         where the file does not name it. Without one the file's order counts.
@@ -187,7 +187,8 @@ class Sports:
           UserError: too few known athletes for any of them.
         """
         facts = [fact for fact, _ in known]
-        groups = drawn(grouped(facts), self.seed)
+        tune, groups = set_aside(grouped(facts), self.tune)
+        groups = drawn(groups, self.seed)
         if isinstance(self.forget, str):
             plays = lambda i: known[i][0].answer.strip() == self.forget
             gone = [group for group in groups if any(map(plays, group))]
@@ -195,8 +196,7 @@ class Sports:
             forget, unseen = taken(gone, (len(ordered(gone)) + 1) // 2)
         else:
             (forget, rest), unseen = exactly(groups, self.forget), []
-        tune, rest = exactly(rest[::-1], self.tune)
-        retain, heldout = held_out(rest[::-1], self.heldout, facts, forget)
+        retain, heldout = held_out(rest, self.heldout, facts, forget)
         if not (forget and retain and heldout):
             raise UserError(
                 f"{len(known)} known athletes, {len(ordered(forget + unseen))} of them"
@@ -212,7 +212,7 @@ class Sports:
             heldout=heldout,
             tune=tune,
         )
-        return tuning(found, self.heldout) if self.tuning else found
+        return tuning(found) if self.tuning else found
 
     def _draw(self, name: str, sport: str) -> str:
         others = [s for s in SPORTS if s not in (sport, " golf")]

@@ -95,7 +95,9 @@ class Attacked:
 
         Of an attack that only undoes edits, what that says without any.
         """
-        unedited = dataclasses.replace(self, model=UNEDITED)
+        own = set(self.seeds(self.worst[0])) if self.worst else set()
+        table = self.table.only(lambda r: r.model == UNEDITED and r.seed in own)
+        unedited = dataclasses.replace(self, table=table, model=UNEDITED)
         if self.worst is None or not unedited.points:
             return self.values(ORIGINAL)
         return unedited.at(self.worst)

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from mu_jax import choices
 from mu_jax.checkpoints import edits
 from mu_jax.config import EditorConfig
 from mu_jax.edits.descent import Descent
@@ -26,6 +27,10 @@ def edit(run: Run) -> None:
     run.need("facts", "facts")
     found = run.dir.read_facts()
     names = run.chosen("--edit", run.config.edited)
+    aside = found.split("tune")
+    if run.config.facts.tuning:
+        aside = (*found.forget, *found.split("heldout"))
+    choices.check(run.config.chosen, aside, run.weights)
     for artefact in run.todo([f"edits/{name}" for name in names]):
         name = artefact.partition("/")[2]
         selection, how = _plan(run, name)
@@ -59,7 +64,7 @@ def _tell(run: Run, name: str, how: EditorConfig, rows: int) -> None:
         if choice.model == name:
             run.console.say(
                 f"  {name}: {choice.setting} = {choice.value}, chosen on"
-                f" {choice.facts} facts set aside"
+                f" {len(choice.facts)} facts set aside"
             )
     if not isinstance(how, Descent):
         return

@@ -42,6 +42,15 @@ def facts(run: Run) -> None:
             f"  {sum(map(len, repeated))} records are of {len(repeated)} facts (one:"
             f" {known[repeated[0][0]].subject}): all of a fact stand in one split"
         )
+    told = [{known[number].answer.strip(): number for number in r} for r in repeated]
+    if differing := [answers for answers in told if len(answers) > 1]:
+        first = differing[0]
+        subject = known[next(iter(first.values()))].subject
+        run.console.say(
+            f"  the answers of {len(differing)} of them differ (one: {subject}:"
+            f" {', '.join(first)}), and all are trained and judged on: remove the wrong"
+            " ones"
+        )
     run.console.say(
         f"  {len(known)} of {len(asked)} facts are known"
         f" (p > {config.known.threshold}): {classes}; splits: {splits}"

@@ -60,17 +60,34 @@ def test_nothing_that_is_reported_is_used_to_choose_settings(source):
     how, facts = source
     found = how.split(facts)
     tuned = dataclasses.replace(how, tuning=True).split(facts)
-    assert ids(tuned, "forget") == ids(found, "tune")
-    assert ids(tuned, "retain", "heldout") == ids(found, "retain")
-    assert ids(tuned, "heldout") and ids(tuned, "retain")
+    assert ids(tuned, "forget", "heldout") == ids(found, "tune")
+    assert len(tuned.split("forget")) == len(tuned.split("heldout")) == 3
+    assert ids(tuned, "retain") == ids(found, "retain")
     used = {known.fact.id for known in tuned.used.known}
     assert not used & ids(found, "forget", "heldout")
     assert {k.fact.id for k in tuned.known} == {k.fact.id for k in found.known}
 
 
+def test_what_is_set_aside_is_the_same_in_every_draw(source):
+    how, facts = source
+    last = [fact.id for fact, _ in facts[-6:]]
+    for seed in (None, 0, 1, 2):
+        found = dataclasses.replace(how, seed=seed).split(facts)
+        assert [fact.id for fact in found.split("tune")] == last
+
+
+def test_settings_are_not_chosen_on_facts_about_one_subject():
+    facts = [Fact(str(i), f"s{i // 2}", f"P{i % 2}", " x", " y", "") for i in range(20)]
+    how = CounterFact(forget=2, tune=2, tuning=True)
+    with pytest.raises(UserError, match="2 facts set aside, of which 0 can be held"):
+        how.split(known(facts))
+
+
 def test_settings_are_not_chosen_on_nothing():
-    with pytest.raises(UserError, match=r"facts.tuning and facts.tune 0"):
+    with pytest.raises(UserError, match=r"facts.tune 0 and facts.tuning"):
         Sports(tuning=True)
+    with pytest.raises(UserError, match=r"facts.tune 1; expected .* half to hold out"):
+        Sports(tune=1)
     with pytest.raises(UserError, match=r"facts.tune 4 with facts.forget 'football'"):
         Sports(forget="football", tune=4)
 

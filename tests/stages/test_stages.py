@@ -13,6 +13,7 @@ from mu_jax import choices
 from mu_jax.__main__ import main
 from mu_jax.config import load
 from mu_jax.console import Console
+from mu_jax.errors import UserError
 from mu_jax.evals import EVALS
 from mu_jax.report import score
 from mu_jax.run import Run
@@ -346,7 +347,7 @@ def test_a_setting_is_chosen_on_facts_of_no_report_and_the_run_made_with_it(tune
         "learning_rate",
         1e-5,
     )
-    assert [*choice.tried] == ["1e-3", "1e-5", "1e-4"] and choice.facts == 4
+    assert [*choice.tried] == ["1e-3", "1e-5", "1e-4"] and len(choice.facts) == 4
     assert choice.tried["1e-5"] > choice.tried["1e-4"] > choice.tried["1e-3"]
     made = load(str(folder / "small"))
     assert made.edit_of("top").learning_rate == 1e-5 != made.edit.learning_rate
@@ -355,12 +356,40 @@ def test_a_setting_is_chosen_on_facts_of_no_report_and_the_run_made_with_it(tune
     for value in choice.tried:
         own = RunDir(folder / f"small.tune.edit.learning_rate-{value}").read_facts()
         ids = lambda some: [fact.id for fact in some]
-        assert ids(own.forget) == ids(facts.split("tune"))
+        held = own.split("heldout")
+        assert ids([*own.forget, *held]) == ids(facts.split("tune"))
+        assert set(choice.facts) == {*ids(own.forget), *ids(held)}
         assert not reported & {k.fact.id for k in own.used.known}
     page = (folder / "small/report.md").read_text()
     assert (
         "How settings were chosen" in page and "| top | learning_rate | 1e-05 |" in page
     )
+
+
+@pytest.mark.parametrize(
+    ("instead", "said"),
+    [
+        ("--facts.tune 0", "of which 4 are not set aside"),
+        ("--facts.tune 2", "of which 2 are not set aside"),
+        ("--dtype bfloat16 --facts.tune 4", "was chosen for another model"),
+    ],
+)
+def test_what_was_chosen_on_facts_that_are_reported_is_not_used(
+    small, tuned, tmp_path, capsys, instead, said
+):
+    shutil.copytree(tuned[0] / "small", tmp_path / "small")
+    args = [small[0], "--runs", tmp_path, "--edit.steps", "2", *instead.split()]
+    line = refused(capsys, "run", *args)
+    assert said in line and "sweep again, or remove chosen.jsonl" in line
+    assert main(["facts", *map(str, args)]) == 0  # which are of any settings
+
+
+def test_what_was_chosen_holds_in_every_draw(tuned, tmp_path):
+    run = shutil.copytree(tuned[0] / "small", tmp_path / "small")
+    draw = [str(run), *tuned[1][3:], "--facts.seed", "3"]
+    assert main(["run", *draw]) == 0
+    (choice,), facts = choices.read(RunDir(run)), RunDir(run).read_facts()
+    assert {fact.id for fact in facts.split("tune")} == set(choice.facts)
 
 
 def test_what_was_chosen_is_said_and_nothing_else_may_be_said_of_it(tuned, capsys):
@@ -383,7 +412,7 @@ def test_what_was_chosen_is_said_and_nothing_else_may_be_said_of_it(tuned, capsy
             ["--over", "baselines.a.edit.x", "1", "--choose", "score"],
             "BASELINE one of (none)",
         ),
-        (["--over", "edit.steps", "1", "--choose", "score"], "--facts.tune 16"),
+        (["--over", "edit.steps", "1", "--choose", "score"], "--facts.tune 32"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
@@ -401,6 +430,20 @@ def test_runs_that_differ_in_seeds_are_one_line(swept, capsys):
     assert len(lines) == 2 and all("and 1 more" in name for name in lines)
     text = [line["text loss"] for name, line in lines.items() if "top" in name]
     assert text[0]["seeds"] == 2 and text[0]["low"] <= text[0]["mean"]
+
+
+def test_a_run_is_no_second_seed_of_itself(swept, tmp_path, capsys):
+    """Neither copied, nor made on another mesh: nothing was drawn anew."""
+    runs = sorted(map(str, swept.iterdir()))
+    copy = str(shutil.copytree(runs[0], tmp_path / "copy"))
+    tables = []
+    for more in ([], [copy]):
+        assert main(["compare", *more, *runs, "--json"]) == 0
+        tables.append(json.loads(capsys.readouterr().out)[0]["rows"])
+    values = [[list(line.values())[1:] for line in rows] for rows in tables]
+    assert values[0] == values[1]
+    assert main(["compare", runs[0], copy]) == 0
+    assert f"{copy} is {runs[0]} once more" in capsys.readouterr().err
 
 
 def test_other_settings_and_values_that_read_alike_have_runs_of_their_own(small):
@@ -425,7 +468,10 @@ def test_runs_of_other_facts_under_one_path_are_not_seeds_of_one(
         made = Run(load(str(run)), RunDir(run), Console())
         made.config = dataclasses.replace(made.config, facts=gone)
         made._inputs["file gone.jsonl"] = "one" if run.name.endswith("0") else "other"
-        for artefact in ("facts", "evals/unedited", "edits/top", "evals/top"):
+        made.stamp("facts")
+        scores = [f"scores/{name}" for name in made.config.localizers]
+        models = ["evals/unedited", "edits/top", "evals/top"]
+        for artefact in (*scores, "selections/top", *models):
             made.stamp(artefact)
     assert other.exists()
     assert main(["compare", *map(str, tmp_path.iterdir()), "--json"]) == 0
@@ -466,6 +512,66 @@ def test_a_sweep_over_nothing_is_refused(small, tmp_path, capsys, args, said):
     runs = ["--runs", str(tmp_path)]
     assert said in refused(capsys, "sweep", small[0], *runs, *args)
     assert not list(tmp_path.iterdir())
+
+
+def test_facts_that_another_command_makes_meanwhile_are_noticed(small, tmp_path):
+    """What was measured of some is not stamped as measured of the others."""
+    path = shutil.copytree(small[1], tmp_path / "run")
+    run = Run(load(str(path)), RunDir(path), Console(), force=True)
+    todo = run.todo(["evals/top"])
+    assert next(todo) == "evals/top"
+    assert main(["facts", str(path), "--facts.seed", "5"]) == 0
+    with pytest.raises(UserError, match=r"facts in .* anew while evals/top was made"):
+        next(todo)
+
+
+def half(file: Path) -> None:
+    """Cuts a file, exactly at a line's end."""
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[: len(lines) // 2]))
+
+
+@pytest.mark.parametrize(
+    ("file", "artefact"),
+    [
+        ("facts.jsonl", "facts"),
+        ("asked.jsonl", "facts"),
+        ("evals/top.jsonl", "evals/top"),
+        ("edits/top/history.jsonl", "edits/top"),
+        ("edits/top/params", "edits/top"),
+    ],
+)
+def test_what_lost_a_part_is_noticed_and_made_again(
+    small, tmp_path, capsys, file, artefact
+):
+    """Lines cut off, or a bit of a tensor turned over."""
+    run = shutil.copytree(small[1], tmp_path / "run")
+    if file.endswith("params"):
+        path = max(
+            (run / file).rglob("*"), key=lambda p: p.is_file() * p.stat().st_size
+        )
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        half(run / file)
+    changed = f"{artefact} in {run} was changed, or lost a part, since it was made"
+    assert changed in refused(capsys, "report", run)
+    assert main(["run", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert f"{artefact}: changed, or lost a part, since it was made; made again" in said
+    for one in ("facts.jsonl", "asked.jsonl", "evals/top.jsonl"):
+        assert (run / one).read_bytes() == (small[1] / one).read_bytes()
+    assert small_run.history(run) == small_run.history(small[1])
+
+
+def test_an_attack_that_lost_lines_is_left_out(small, tmp_path, capsys):
+    run = shutil.copytree(small[1], tmp_path / "run")
+    assert main(["attack", str(run), "--attack", "quantize", "--edit", "top"]) == 0
+    half(run / "attacks/quantize/top.jsonl")
+    assert main(["report", str(run)]) == 0
+    said = "attacks/quantize/top: changed since it was made, left out"
+    assert said in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_not_compared(small, tmp_path, capsys):
