@@ -1,13 +1,16 @@
 """Values of several runs as those of one."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 
-from mu_jax.compare import pooled
+from mu_jax.compare import _distinct, pooled
+from mu_jax.console import Console
+from mu_jax.report.attacks import METRIC, Attacked
 from mu_jax.report.tables import Measure, Table
 from mu_jax.statistics import estimate
-from mu_jax.types import Row
+from mu_jax.types import Fact, Facts, Known, Row
 
 
 def row(values, seed, split="forget", name="recall") -> Row:
@@ -50,3 +53,60 @@ def test_facts_that_a_seed_draws_keep_their_names():
     ]
     assert of(list(pooled(rows, 0))).shape == (2, 3)
     assert [r.facts for r in pooled(rows, 3)] == [("3/a", "3/b"), ("3/b", "3/c")]
+
+
+def made(path, stamps, tmp_path):
+    """A run of which these artefacts were measured: {artefact: (stamp, row)}."""
+    known = [Known(Fact("a", "a", "P", " x", " y", ""), "forget", 0.9)]
+    files = SimpleNamespace(
+        path=tmp_path / path,
+        stamped=lambda artefact: stamps[artefact][0],
+        read_facts=lambda: Facts(tuple(known)),
+    )
+    rows = {artefact: [row] for artefact, (_, row) in stamps.items()}
+    return SimpleNamespace(dir=files, measured=lambda: rows)
+
+
+def test_what_a_seed_does_not_touch_is_one_sample_and_the_ceiling_is_kept(
+    tmp_path, capsys
+):
+    """The model flu is the same in the runs a and b, late in none; c is a copied."""
+    ceiling = "attacks/relearn/unedited"
+
+    def run(name, late):
+        own = lambda model: dataclasses.replace(row([0.5], 0), model=model)
+        return made(
+            name,
+            {
+                "evals/flu": ("same", own("flu")),
+                "evals/late": (late, own("late")),
+                ceiling: ("same", dataclasses.replace(own("unedited"), eval="relearn")),
+            },
+            tmp_path,
+        )
+
+    runs = [run("a", "1"), run("b", "2"), run("c", "1")]
+    kept, rows = _distinct(runs, Console())
+    assert kept == runs[:2]
+    seeds = {m: [r.seed for r in rows if r.model == m] for m in ("flu", "late")}
+    assert seeds == {"flu": [0], "late": [0, 1000]}
+    assert [r.seed for r in rows if r.model == "unedited"] == [0, 1000]
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'c'} is {tmp_path / 'a'} once more" in said
+
+
+def test_a_model_is_measured_by_the_ceiling_of_its_own_runs():
+    """Of three runs whose ceilings are .9, .5 and .5, flu was made anew in one."""
+    at = lambda model, seed, value, where: dataclasses.replace(
+        row([value, value + 0.01, value + 0.02], seed, name="relearn"),
+        model=model,
+        metric=METRIC,
+        at=where,
+    )
+    rows = [at("flu", 0, 0.3, "5 steps")]
+    rows += [
+        at("unedited", seed, value, "5 steps")
+        for seed, value in ((0, 0.9), (1000, 0.5), (2000, 0.5))
+    ]
+    one = Attacked(Table(rows), "relearn", "flu")
+    np.testing.assert_allclose(one.ceiling, [[0.9, 0.91, 0.92]])
