@@ -7,6 +7,9 @@ import sys
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+with contextlib.suppress(ImportError):  # after TensorFlow, torch's compiler crashes
+    import triton._C.libtriton  # noqa: F401
+
 import jax
 import numpy as np
 import psutil

@@ -48,7 +48,8 @@ def test_a_directory_is_named_as_it_is_called(folder, gemma):
     assert model.name == model.spec.name == "some-gemma"
     wanted = plain(tiny_model(tiny_spec(2, kv_heads=2)))
     np.testing.assert_array_equal(plain(model)["mlp/down"], wanted["mlp/down"])
-    assert model.tokenizer.encode("Paris").ids == gemma.tokenizer.encode("Paris").ids
+    ids = gemma.tokenizer.encode("\n\n").ids  # one of the few rows of a small model
+    assert ids and model.tokenizer.encode("\n\n").ids == ids
 
 
 def test_weights_are_in_the_dtype_and_place_asked_for(folder):
