@@ -31,17 +31,23 @@ from mu_jax.types import Selection
 class RMU(Descent):
     """Steers the stream away on forgotten prompts, holds it elsewhere.
 
+    The defaults were chosen on the tune split of `Sports(tune=32)` and the 270M's MLPs
+    2-6: .42 of p(true sport) is left where it is forgotten, .95 of other athletes'.
+
     Attributes:
+      steps, learning_rate: see `Descent`; a loss on answers takes fewer, larger steps.
       layer: after which it is steered; by default the highest edited one.
       coefficient: c, the length of the target in units of the stream's own.
       weight, retain: of the two terms.
       direction_seed: draws u.
     """
 
+    steps: int = 60
+    learning_rate: float = 2.5e-5
     layer: int | None = None
     coefficient: float = 2.0
     weight: float = 1.0
-    retain: float = 10.0
+    retain: float = 100.0
     direction_seed: int = 0
 
     terms: ClassVar[tuple[str, ...]] = ("loss", "forget", "retain", "text")
