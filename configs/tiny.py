@@ -4,7 +4,7 @@
 
 Two selections only: nearly all of the time is spent compiling their edits. A random
 model looks nothing up, so that one of them is of named layers. It took
-55 s the first time and 9 s the second on two cores; no weights are needed.
+about a minute the first time and 9 s the second on two cores; no weights are needed.
 """
 
 from mu_jax.config import Config

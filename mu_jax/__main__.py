@@ -19,6 +19,7 @@ from mu_jax import (
     inputs,
     stages,
     sweep,
+    usage,
 )
 from mu_jax import config as configs
 from mu_jax.checkpoints import cache
@@ -32,70 +33,6 @@ from mu_jax.preemption import Preempted
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 
-USAGE = """\
-mu: find the MLPs that look a fact up, edit only those, see whether the fact stays gone.
-
-usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--distributed]
-                           [--dotted.override VALUE ...]
-
-stages
-{stages}
-  run       facts to report, as far as they are not up to date
-  sweep     a run for each of several values of one setting, and a table over them
-  plan      whether a run fits a TPU topology, and what it costs; no TPU is needed
-
-edits that travel
-  mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--rounded]
-                                        [--force]
-  mu delta show|diff|stack|apply|revert ...   (mu delta: how each is called)
-
-several runs
-  mu compare RUN RUN ...   one table; runs that differ in seeds alone are pooled
-
-standard benchmarks (lm-eval)
-  mu harness RUN --tasks A,B [--edit NAME ...] [--limit N] ...   (mu harness RUN --help)
-
-arguments
-  CONFIG    a Python file with get_config(), such as configs/tiny.py
-  RUN       the directory of an earlier run; its config is used
-
-options
-  --runs DIR   where runs are kept (default: runs)
-  --force      redo what is up to date
-  --edit NAME,...     which edited models to make, measure or attack, or selections to
-               mask
-  --attack NAME,...   which of the config's attacks to try
-  --over SETTING VALUE ...   of sweep
-  --choose METRIC     of sweep: which value is best, on facts set aside for it; one of
-               score, injection, forgotten, injected, kept (see mu_jax/report/score.py)
-  --as bfloat16   of evaluate: the edited models as they are shipped in that dtype, with
-               every weight rounded to it; rows of their own ("flu as bfloat16")
-  --rounded    export even if rounding to the target's dtype leaves less than 90 % of
-               the edit's norm: that is not the model that was measured, and with less
-               it is soon the unedited one; --dtype float32 keeps all of the edit
-  --distributed   this is one of several processes that run this same command, on a TPU
-               pod, GKE or Slurm, and share the run directory; see scripts/tpu_pod.sh
-  --coordinator HOST:PORT --processes N --process I   likewise, started by hand: process
-               0 listens there (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-               JAX_PROCESS_ID in the environment, and --distributed)
-  --topology v5e:4x4, --search, --only STAGE, --json       of plan
-  --help       this text; behind a CONFIG or RUN, every setting that can be overridden
-
-examples
-  mu run configs/gemma3_270m_sports.py
-  mu facts configs/gemma3_270m_sports.py --facts.path athletes.csv
-  mu edit runs/gemma3_270m_sports --edit.steps 20 --edit.loss.weight 0.5
-  mu attack runs/gemma3_270m_sports --attack quantize,relearn --edit flu,late
-  mu sweep configs/gemma3_270m_sports.py --over edit.seed 0 1 2
-  mu sweep configs/gemma3_270m_sports.py --facts.tune 32 \\
-      --over edit.learning_rate 3e-5 1e-4 3e-4 --choose score
-  mu run configs/gemma3_270m_sports.py --mesh.fsdp 4 --dtype bfloat16
-  mu plan configs/gemma2_9b_sports.py --topology v5e:4x4
-
-SIGTERM saves and stops (status 143), and so does a closed pipe, as in `mu ... | head`
-(141); the same command goes on from there. Paths are of this machine: URLs are refused.
-"""
-
 _TRAVEL = {
     "export": export.main,
     "delta": deltas.main,
@@ -103,6 +40,13 @@ _TRAVEL = {
     "compare": compare.main,
 }
 _HELP = ("-h", "--help", "help")
+_STAGES = {
+    **{name: stage.__doc__ or "" for name, stage in stages.STAGES.items()},
+    "run": "Facts to report, as far as they are not up to date.",
+    "sweep": sweep.__doc__ or "",
+    "plan": plan.__doc__ or "",
+}
+"""What each stage does, in words."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,16 +77,18 @@ def _status(argv: list[str] | None) -> int:
 
 
 def _command(argv: list[str], console: Console) -> int:
-    if not argv or argv[0] in _HELP or argv[1:2] in ([word] for word in _HELP):
-        lines = (f"  {n:9} {f.__doc__}" for n, f in stages.STAGES.items())
-        print(USAGE.format(stages="\n".join(line.rstrip() for line in lines)))
+    if not argv or argv[0] in _HELP:
+        print(usage.page(_STAGES), end="")
         return 0 if argv else 2
     stage, *rest = argv
+    if stage in _STAGES and rest[:1] in ([word] for word in _HELP):
+        print(usage.of_stage(stage, _STAGES[stage]), end="")
+        return 0
     if stage in _TRAVEL:
         distributed.alone()
         _TRAVEL[stage](rest, console)
         return 0
-    names = [*stages.STAGES, "run", "sweep", "plan", *_TRAVEL]
+    names = [*_STAGES, *_TRAVEL]
     if stage not in names:
         raise UserError(
             f"unknown stage {stage!r}",

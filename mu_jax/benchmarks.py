@@ -34,7 +34,8 @@ def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row
     not measured again, unless `run.force`.
 
     Args:
-      names: edits, or `unedited`; by default that and all edits of the config.
+      names: edits, or `unedited`; by default that and all edits of the config that
+        are made with its settings.
 
     Returns:
       The rows of these models and tasks, measured now or before.
@@ -43,10 +44,7 @@ def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row
       UserError: an unknown edit, one that is not made yet, or what `Harness.load`
         raises; in either case before anything is measured.
     """
-    names = _chosen(run, names)
-    for name in names:
-        if name != UNEDITED:
-            run.need(f"edits/{name}", "edit")
+    names = _made(run, _chosen(run, names), leave_out=not names)
     loaded = harness.load()
     return [row for name in names for row in _measured(run, harness, name, loaded)]
 
@@ -133,6 +131,24 @@ def _chosen(run: Run, names: Sequence[str]) -> list[str]:
             f"add selections to its config, or ask for --edit {UNEDITED}",
         )
     return list(dict.fromkeys(names or known))
+
+
+def _made(run: Run, names: Sequence[str], leave_out: bool) -> list[str]:
+    """Those of the models that are made; or all, or an error, unless `leave_out`."""
+    found, missing = [], []
+    for name in names:
+        try:
+            if name != UNEDITED:
+                run.need(f"edits/{name}", "edit")
+        except UserError as error:
+            missing.append((name, error))
+        else:
+            found.append(name)
+    if missing and (not leave_out or not {*found} - {UNEDITED}):
+        raise missing[0][1]
+    for name, error in missing:
+        run.console.say(f"  {name} is left out: {error}")
+    return found
 
 
 def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> Iterator[Row]:

@@ -27,7 +27,7 @@ from mu_jax.report.latent import depth
 from mu_jax.report.tables import INTERVALS, Table, measures
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
-from mu_jax.selections import parts
+from mu_jax.selections import sized
 from mu_jax.types import UNEDITED, Row, shipped
 
 USAGE = "mu compare RUN... [--json] [--markdown FILE] [--force]"
@@ -211,8 +211,8 @@ def _lines(groups: Sequence[Group]) -> Grid:
         "Runs compared",
         "facts: how many are forgotten, in how many draws of them. After an attack: the"
         " probability, over the options, that the true answer is back, at the attack's"
-        " worst point (for each half of the facts, chosen on the other half)."
-        f" {INTERVALS}",
+        " worst point (for each half of the facts, chosen on the other half). A dash:"
+        f" not measured, or not attacked. {INTERVALS}",
         tuple(header[i] for i in kept),
         tuple(tuple(line[i] for i in kept) for line in lines),
     )
@@ -227,7 +227,7 @@ def _edited(runs: Sequence[Run], model: str) -> str:
     first, *others = [run.dir.read_edited(model) for run in runs]
     other = sum(chosen.tensors != first.tensors for chosen in others)
     more = f" ({other} of {len(runs)} runs: others)" if other else ""
-    return f"{parts(first)}, {first.n_params / 1e6:.1f}M{more}"
+    return f"{sized(first)}{more}"
 
 
 def _pairs(groups: Sequence[Group]) -> Iterator[Pair]:

@@ -41,6 +41,7 @@ class Console:
         self._task = TaskID(0)
         self._what = ""
         self._began = self._spoke = 0.0
+        self._first: tuple[float, int] | None = None  # when, and how much was done
 
     def mute(self) -> None:
         """Says nothing from now on: another process speaks for all."""
@@ -83,6 +84,7 @@ class Console:
         if what != self._what:
             self.finish()
             self._what, self._began, self._spoke = what, now, now
+            self._first = None
             if self.rich.is_terminal:
                 self._bar = Progress(
                     TextColumn("  {task.description}"),
@@ -100,14 +102,23 @@ class Console:
         elif now - self._spoke > self.quiet_seconds or done == total:
             self._spoke = now
             spent = now - self._began
-            left = (
-                f", {spent / done * (total - done):.0f} s left"
-                if 0 < done < total
-                else ""
-            )
+            left = self._left(now, done, total)
             self.rich.print(
                 f"  {what}: {done}/{total} in {spent:.0f} s{left}", markup=False
             )
+        if done and not self._first:
+            self._first = now, done
+
+    def _left(self, now: float, done: int, total: int) -> str:
+        """How long the rest takes, from what came after the first item.
+
+        That one takes long because programs are compiled for it, or no time because
+        it was done before.
+        """
+        began, before = self._first or (now, done)
+        if not before < done < total:
+            return ""
+        return f", {(now - began) / (done - before) * (total - done):.0f} s left"
 
     def finish(self) -> None:
         """Takes the bar down."""

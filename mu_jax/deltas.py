@@ -34,7 +34,9 @@ def main(args: list[str], console: Console) -> None:
     flags = {word for word in args if word in ("--force", "--rounded")}
     words, force = [word for word in args if word not in flags], "--force" in flags
     command, rest = (words[0] if words else ""), words[1:]
-    if not words:
+    if words[:1] in (["-h"], ["--help"], ["help"]):
+        print(USAGE)
+    elif not words:
         console.say(USAGE)
     elif command == "show" and len(rest) == 1:
         _show(_read(rest[0]), console)

@@ -20,7 +20,7 @@ from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
-from mu_jax.overrides import at_home
+from mu_jax.overrides import Parser, at_home
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
 from mu_jax.selections import parts
@@ -131,6 +131,8 @@ def write(
             if official_dir.TOKENIZER in files:
                 content = files[official_dir.TOKENIZER]
                 (folder / official_dir.TOKENIZER).write_bytes(content)
+    if to != "delta" and not over and not model.tokenizer.files():
+        say(f"  no tokenizer is written: that of {base} is in no file")
     return left_out
 
 
@@ -173,35 +175,38 @@ def _rounding(
 
 
 def main(args: list[str], console: Console) -> None:
-    """`mu export RUN --to TARGET DIR [--edit NAME] [--dtype DTYPE] [--rounded] ...`.
+    """Runs the command; see USAGE.
 
     Raises:
       UserError: an option or a word too few or too many, and what `export` raises.
     """
-    options: dict[str, str | None] = dict.fromkeys(("--to", "--edit", "--dtype"))
-    flags = {"--force": False, "--rounded": False}
-    words, queue = [], list(args)
-    while queue:
-        word, _, value = queue.pop(0).partition("=")
-        if word in flags:
-            flags[word] = True
-        elif word in options:
-            options[word] = value or (queue.pop(0) if queue else "")
-            if not options[word]:
-                raise UserError(f"{word} without a value", USAGE)
-        else:
-            words.append(word)
-    to = options["--to"]
-    if len(words) != 2 or to is None or any(w.startswith("-") for w in words):
-        raise UserError(f"mu export {' '.join(args)}", USAGE)
-    source = inputs.local(words[0], "the run")
-    directory = inputs.local(words[1], "the export")
+    said = _parser().parse_args(args)
+    source = inputs.local(said.run, "the run")
+    directory = inputs.local(said.directory, "the export")
     if not source.is_dir():
         raise UserError(f"no run directory {source}", "what `mu run` made", USAGE)
     config = at_home(load(str(source)), (), console.say)
-    run = Run(config, RunDir(source), console, flags["--force"])
-    chosen = options["--edit"], options["--dtype"]
-    export(run, to, directory, *chosen, rounded=flags["--rounded"])
+    run = Run(config, RunDir(source), console, said.force)
+    export(run, said.to, directory, said.edit, said.dtype, said.rounded)
+
+
+def _parser() -> Parser:
+    parser = Parser("export", USAGE, __doc__)
+    parser.add_argument("run", metavar="RUN", help="the directory of a run with edits")
+    parser.add_argument("directory", metavar="DIR", help="new, empty, or an export")
+    parser.add_argument("--to", required=True, help="hf, gemma or delta")
+    parser.add_argument("--edit", metavar="NAME", help="(default: the config's first)")
+    parser.add_argument(
+        "--dtype", help="of all tensors: float32 or bfloat16 (default: as they are)"
+    )
+    parser.add_argument(
+        "--rounded",
+        action="store_true",
+        help="even if rounding to that dtype leaves less than 90 %% of the edit's norm:"
+        " that is not the model that was measured; --dtype float32 keeps all of it",
+    )
+    parser.add_argument("--force", action="store_true", help="replace any other DIR")
+    return parser
 
 
 def _edit(run: Run, name: str | None) -> str:

@@ -25,7 +25,12 @@ class Parser(argparse.ArgumentParser):
     """Of a command that has words of its own; what is wrong is a UserError."""
 
     def __init__(self, command: str, usage: str, doc: str | None):
-        super().__init__(f"mu {command}", description=doc, allow_abbrev=False)
+        super().__init__(
+            f"mu {command}",
+            description=doc,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         self._said = usage
 
     def error(self, message: str) -> NoReturn:
@@ -51,13 +56,16 @@ def overridden(config: Config, args: list[str], prog: str) -> Config:
         text = re.sub(r"[^\x20-\x7e]+|-{3,}", " ", said.getvalue())  # a box's lines
         reason = re.split(r"Argument helptext|For full helptext", text)[0]
         reason = " ".join(reason.replace("Value error", "").split())
+        reason = re.sub(r"^([\w ]+) (?=\1 )", "", reason, flags=re.I)  # its title
+        reason = reason.removesuffix(".")
         if "; expected " in reason:  # a setting's own check, already in our form
             raise UserError(reason.partition(": ")[2]) from None
         raise UserError(
             reason, "a value of the setting's type", f"see: {prog} --help"
         ) from None
     if unknown:
-        flags = [f"--{path}" for path in _paths(config)]
+        given = dataclasses.replace(config, chosen=())  # by a sweep, in a file
+        flags = [f"--{path}" for path in _paths(given)]
         raise UserError(
             f"unknown setting {unknown[0]!r}",
             "a setting of the config",
@@ -99,5 +107,5 @@ def _paths(value, prefix: str = "") -> list[str]:
 
 
 def nearest(word: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.65)
     return f"perhaps you meant {near[0]}" if near else ""

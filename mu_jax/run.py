@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mu_jax import config as configs
 from mu_jax import distributed, inputs
 from mu_jax.checkpoints import edits
 from mu_jax.checkpoints.snapshots import SnapshotFolder
@@ -33,7 +34,7 @@ from mu_jax.model.model import Model
 from mu_jax.preemption import Preemption
 from mu_jax.records import encode
 from mu_jax.run_dir import RunDir, files
-from mu_jax.sharding import Layout
+from mu_jax.sharding import Layout, Mesh
 from mu_jax.types import UNEDITED, Edit, Row
 
 
@@ -54,6 +55,11 @@ class Run:
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
     loaded: dict[str, Model] = dataclasses.field(default_factory=dict)
     _inputs: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    _began: Any = dataclasses.field(init=False, repr=False)
+    _said: bool = dataclasses.field(default=False, init=False, repr=False)
+
+    def __post_init__(self):
+        self._began = self._kept()
 
     @property
     def model(self) -> Model:
@@ -348,12 +354,16 @@ class Run:
         same, whole = made == self.fingerprint(artefact), self.dir.whole(artefact)
         if not (same and whole):
             state = "was made with other settings" if made else "is missing"
+            remedy = f"run: mu {stage} {self.dir.path}"
             if same:
                 state = "was changed, or lost a part, since it was made"
+            if self.dir.busy(artefact):
+                state = "is being made by another command"
+                remedy = "wait until that has ended"
             raise UserError(
                 f"{artefact} in {self.dir.path} {state}",
                 f"what `mu {stage}` makes",
-                f"run: mu {stage} {self.dir.path}",
+                remedy,
             )
 
     def todo(self, artefacts: list[str], shared: bool = False) -> Iterator[str]:
@@ -423,13 +433,41 @@ class Run:
                     "one command at a time where one needs what the other makes",
                     "run this one again",
                 )
-        self.dir.write_json("config.json", self.provenance)
+        self._keep()
         fingerprint = self.fingerprint(artefact) + asked
         for name, found in self._inputs.items():
             where = _input_stamp(name)
             if found and found != self.dir.stamped(where):
                 self.dir.stamp(where, found)
         self.dir.stamp(artefact, fingerprint)
+
+    def _keep(self) -> None:
+        """Keeps the settings in config.json, for the commands that come after.
+
+        Not where another command has meanwhile given the run others: long after it
+        began, this one would put back what it read then.
+        """
+        mine = _settings(self.config)
+        other = lambda: (now := self._kept()) != mine and now != self._began
+        if not distributed.first(lambda: b"yes" if other() else b""):
+            self.dir.write_json("config.json", self.provenance)
+        elif not self._said:
+            self._said = True
+            self.console.say(
+                f"  {self.dir.path} was given other settings by another command since"
+                " this one began: they stay, and what is made here is not of them"
+            )
+
+    def _kept(self) -> Any:
+        """The settings that config.json now has; None where it cannot be read."""
+        with suppress(UserError, OSError):
+            return _settings(configs.read(self.dir.path / "config.json"))
+        return None
+
+
+def _settings(config: Config) -> Any:
+    """What a run is made with, wherever it is made."""
+    return encode(dataclasses.replace(config, mesh=Mesh(), chosen=()))
 
 
 def _digest_of(parts: Sequence[Any]) -> str:

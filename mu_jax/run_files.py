@@ -145,6 +145,17 @@ class RunFiles:
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 
+    def busy(self, name: str) -> bool:
+        """Whether another command of this machine is making what is called `name`."""
+        folder, _, last = f"stamps/{name}".rpartition("/")
+        if not self.exists(f"{folder}/.{last}.lock"):
+            return False
+        try:
+            with self.held(name):
+                return False
+        except UserError:
+            return True
+
     def check_shared(self) -> None:
         """Raises UserError unless all processes see this directory."""
         nonce = distributed.first(lambda: os.urandom(8).hex().encode()).decode()

@@ -86,6 +86,12 @@ def parts(chosen: Selection) -> str:
     return ", ".join(said)
 
 
+def sized(chosen: Selection) -> str:
+    """What is selected, and how much: "mlp 2-6, 19.7M" parameters."""
+    n = chosen.n_params
+    return f"{parts(chosen)}, {f'{n / 1e6:.1f}M' if n >= 100_000 else f'{n:,}'}"
+
+
 def _spans(layers: Sequence[int]) -> str:
     """[2, 3, 4, 9] as "2-4, 9"."""
     groups: list[list[int]] = []

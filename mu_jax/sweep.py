@@ -161,7 +161,17 @@ def _models(config: Config, written: str) -> list[str]:
 
 
 def _tuning(run: Run) -> Run:
-    """The run on facts that no report is of; nothing but what `score` needs."""
+    """The run on facts that no report is of; nothing but what `score` needs.
+
+    Raises:
+      UserError: none are set aside.
+    """
+    if not run.config.facts.tune:
+        raise UserError(
+            "mu sweep --choose without facts to choose on",
+            "some that no report is of, half of them to forget, half to hold out",
+            "add: --facts.tune 32",
+        )
     facts = dataclasses.replace(run.config.facts, tuning=True)
     text_loss = run.config.text_loss
     config = dataclasses.replace(

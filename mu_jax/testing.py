@@ -56,7 +56,7 @@ def tiny_spec(
     build = {1: gemma1, 2: gemma2, 3: gemma3}[generation]
     window = {} if generation == 1 else {"window": 16}
     return build(
-        f"tiny{generation}",
+        "tiny" if generation == 3 else f"tiny-gemma{generation}",
         layers=layers,
         embedding=32,
         neurons=48,

@@ -144,13 +144,22 @@ def test_bad_questions_are_refused_before_anything_is_measured(run, harness):
     with pytest.raises(
         UserError, match=r"edits/early .* is missing; .* `mu edit` makes"
     ):
-        benchmark(run, harness)
+        benchmark(run, harness, ["early"])
     with pytest.raises(UserError, match=r"no edit called 'atribution'.*attribution"):
         benchmark(run, harness, ["atribution"])
     run.config = dataclasses.replace(run.config, selections={})
     with pytest.raises(UserError, match=r"a run without edits; .*--edit unedited"):
         benchmark(run, harness)
     assert run.rows() == [OTHER]
+
+
+def test_an_edit_that_is_not_made_is_left_out_and_named(run, harness):
+    few = dataclasses.replace(harness, tasks=("mu_choice",), limit=2)
+    assert {row.model for row in benchmark(run, few)} == {"unedited", "attribution"}
+    assert "early is left out: edits/early" in said(run)
+    run.dir.unstamp("edits/attribution")
+    with pytest.raises(UserError, match=r"edits/early .* is missing"):
+        benchmark(run, few)
 
 
 def test_the_command(run, folder, capfd, tmp_path, monkeypatch):

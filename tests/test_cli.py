@@ -90,8 +90,31 @@ def test_help_in_a_process_of_its_own():
 
 
 def test_help_behind_a_stage_is_help(capsys):
-    assert main(["run", "--help"]) == 0
-    assert "usage: mu STAGE" in capsys.readouterr().out
+    for stage in (*STAGES, "run", "sweep", "plan"):
+        assert main([stage, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert f"usage: mu {stage} CONFIG|RUN" in said and "--help" in said
+        assert ("--topology" in said) == (stage == "plan")
+        assert ("--over" in said) == (stage == "sweep")
+        assert ("--force" in said) == (stage != "plan")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("export", ("--to", "--rounded", "--force", "--edit", "--dtype")),
+        ("compare", ("--json", "--markdown", "--force")),
+        ("harness", ("--tasks", "--limit", "--include-path")),
+        ("delta", ("show", "stack", "revert")),
+    ],
+)
+def test_help_behind_a_command_is_its_own(capsys, command, options):
+    try:
+        assert main([command, "--help"]) == 0
+    except SystemExit as stop:
+        assert not stop.code
+    said = capsys.readouterr().out
+    assert all(option in said for option in options) and "mu STAGE" not in said
 
 
 def test_help_behind_a_config_lists_its_settings(capsys):
@@ -123,6 +146,12 @@ def test_no_command_prints_the_usage(capsys):
         (["run", TINY, "surplus"], ("unknown setting 'surplus'",)),
         (["run", TINY, "--edit.steps", "abc"], ("abc", "--edit.steps")),
         (["run", TINY, "--edit.steps"], ("--edit.steps",)),
+        (["run", TINY, "--evals.nope", "3"], ("--evals.nope'; expected", "see: mu")),
+        (["run", TINY, "--dtype", "bfloat17"], ("mu: invalid choice 'bfloat17'",)),
+        (
+            ["sweep", TINY, "--over", "edit.steps", "1", "2", "--choose", "score"],
+            ("without facts to choose on", "--facts.tune 32"),
+        ),
         (["run", TINY, "--name", "../../x"], ("'../../x'", "name of a folder")),
         (["run", TINY, "--runs"], ("--runs without a directory",)),
     ],
@@ -149,7 +178,7 @@ def test_a_wrong_command_is_refused_with_what_to_do(
         (["--facts.path", "bad.csv"], "bad.csv, line 3: 3 cells"),
         (["--facts.path", "chess.csv"], "chess.csv, line 2: the sport 'chess'"),
         (["--facts.path", "long.csv"], "at most 256, the model's context"),
-        (["--facts.path", "few.csv"], "3 known athletes"),
+        (["--facts.path", "few.csv"], "3 known facts; expected at least 19"),
         (["--known.threshold", "1.0"], "the model knows none of 871 facts"),
         (["--known.batch", "0"], "batch"),
     ],
@@ -408,9 +437,11 @@ def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(
     with (run / "evals/early.jsonl").open("a") as file:
         file.write('{"model": "early')
     n = len([row for row in rows_of(finished[1]) if row["model"] == "early"]) + 1
-    line = refused(capsys, "report", str(run))
-    assert "evals/early in" in line and "was changed, or lost a part" in line
-    assert f"run: mu evaluate {run}" in line
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert f"early is left out: evals/early in {run} was changed, or lost a" in said
+    assert f"run: mu evaluate {run}" in said
     made = RunDir(run)
     made.stamp("evals/early", made.stamped("evals/early"))  # a stamp may lie
     line = refused(capsys, "report", str(run))
@@ -569,7 +600,10 @@ def test_what_was_found_is_said_in_one_line_each(cities, capsys):
         (["--facts.path", "nope.jsonl"], "no file nope.jsonl"),
         (["--facts.path", "astray.jsonl"], "astray.jsonl, line 2: subject 'Tower1"),
         (["--facts.path", "twice.jsonl"], "twice.jsonl, line 2: the id '0' once more"),
-        (["--facts.path", "few.jsonl"], "6 known facts, 8 of them to be forgotten"),
+        (
+            ["--facts.path", "few.jsonl"],
+            "6 known facts; expected at least 11: 8 to forget",
+        ),
         (["--facts.hub-split", "train"], "facts.hub_split 'train' of the file"),
         (["--selections.flu.budget", "10"], "a budget of 10 parameters; expected at"),
         (

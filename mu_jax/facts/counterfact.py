@@ -22,6 +22,7 @@ from mu_jax.facts.reversed import with_rivals
 from mu_jax.facts.splits import (
     needs_tune,
     set_aside,
+    too_few,
     tuning,
     untrained_neighbours,
 )
@@ -130,11 +131,8 @@ class CounterFact:
         reserved, rest = exactly(rest[::-1], self.reserved)
         retain, heldout = held_out(rest[::-1], self.heldout, facts, forget)
         if not retain or not heldout:
-            raise UserError(
-                f"{len(known)} known facts, {self.forget} of them to be forgotten,"
-                f" {self.reserved} reserved and {self.tune} set aside",
-                "known facts to retain and to hold out as well",
-                "give more facts, forget fewer, or lower the threshold of known",
+            raise too_few(
+                len(known), self.forget, self.tune, self.heldout, self.reserved
             )
         found = cut(
             known,

@@ -1,6 +1,7 @@
 """What is kept apart when facts are split: nothing is measured where it was trained."""
 
 import dataclasses
+import itertools
 
 from mu_jax.errors import UserError
 from mu_jax.facts.groups import Groups, cut, exactly, grouped, held_out, ordered
@@ -16,6 +17,30 @@ def needs_tune(tune: int, tuning: bool) -> None:
             "facts set aside to choose settings on: half to forget, half to hold out",
             "add: --facts.tune 32",
         )
+
+
+def too_few(
+    known: int, forget: int, tune: int, heldout: float, reserved: int = 0
+) -> UserError:
+    """Says how many known facts it takes, and by which settings it takes fewer.
+
+    Args:
+      heldout: which share of what is left is held out.
+    """
+    pairs = ((n, n - round(n * (1 - heldout))) for n in itertools.count(2))
+    rest = next(n for n, held in pairs if 0 < held < n)
+    enough = forget + tune + reserved + rest
+    wants = f"{forget} to forget, {rest} to retain and to hold out"
+    wants += f", {reserved} reserved" * bool(reserved) + f", {tune} to tune on" * bool(
+        tune
+    )
+    return UserError(
+        f"{known} known facts",
+        f"at least {enough}: {wants}"
+        if known < enough
+        else f"more than {known} that are about other subjects: {wants}",
+        "give more facts, or a lower --facts.forget, --facts.tune or --known.threshold",
+    )
 
 
 def set_aside(groups: Groups, count: int) -> tuple[Groups, Groups]:

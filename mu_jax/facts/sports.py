@@ -18,7 +18,7 @@ from mu_jax.facts.groups import (
     taken,
 )
 from mu_jax.facts.reversed import Reversed, with_rivals
-from mu_jax.facts.splits import needs_tune, set_aside, tuning
+from mu_jax.facts.splits import needs_tune, set_aside, too_few, tuning
 from mu_jax.facts.table import read_csv
 from mu_jax.facts.templates import Format, Template
 from mu_jax.types import Fact, Facts, Question
@@ -198,12 +198,9 @@ class Sports:
             (forget, rest), unseen = exactly(groups, self.forget), []
         retain, heldout = held_out(rest, self.heldout, facts, forget)
         if not (forget and retain and heldout):
-            raise UserError(
-                f"{len(known)} known athletes, {len(ordered(forget + unseen))} of them"
-                f" to be forgotten and {self.tune} set aside",
-                "known athletes to forget, to retain and to hold out",
-                "give more facts, forget fewer, or lower the threshold of known",
-            )
+            whole = len(ordered(forget + unseen))
+            wanted = whole if isinstance(self.forget, str) else self.forget
+            raise too_few(len(known), wanted, self.tune, self.heldout)
         found = cut(
             known,
             forget=forget,

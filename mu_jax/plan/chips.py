@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,8 @@ class Chip:
       flops: of bfloat16 matrix products, a second.
       bandwidth: of the memory, bytes a second.
       links: of all links to other chips together, bytes a second.
-      shapes: topologies by growing number of chips.
+      shapes: topologies by growing number of chips; of flat ones all there are.
+      pod: how many chips are connected, at most.
     """
 
     name: str
@@ -31,6 +33,18 @@ class Chip:
     bandwidth: float
     links: float
     shapes: tuple[str, ...]
+    pod: int
+
+    def has(self, shape: str) -> bool:
+        """Whether chips can be had in this shape.
+
+        The compiler knows others, and ends the process over some of them.
+        """
+        if self.shapes is _FLAT:
+            return shape in self.shapes
+        sides = shape.split("x")
+        known = len(sides) == 3 and all(s.isdecimal() and s.isascii() for s in sides)
+        return known and 0 < math.prod(map(int, sides)) <= self.pod
 
 
 _FLAT = ("1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -39,10 +53,10 @@ _CUBIC = ("1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", int(31.75 * GIB), 275e12, 1228e9, 300e9, _CUBIC),
-        Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 200e9, _FLAT),
-        Chip("v5p", int(95.75 * GIB), 459e12, 2765e9, 600e9, _CUBIC),
-        Chip("v6e", int(31.25 * GIB), 918e12, 1640e9, 448e9, _FLAT),
+        Chip("v4", int(31.75 * GIB), 275e12, 1228e9, 300e9, _CUBIC, 4096),
+        Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 200e9, _FLAT, 256),
+        Chip("v5p", int(95.75 * GIB), 459e12, 2765e9, 600e9, _CUBIC, 6144),
+        Chip("v6e", int(31.25 * GIB), 918e12, 1640e9, 448e9, _FLAT, 256),
     )
 }
 
@@ -76,6 +90,8 @@ def topology(name: str) -> Topology:
     chip = CHIPS[kind]
     single = shape in ("1", "1x1", "1x1x1")
     whole = chip.shapes[1] if single else shape
+    if not chip.has(whole):
+        raise _unknown(name, chip)
     devices = _devices(f"{kind}:{whole}", name)
     return Topology(name, chip, devices[:1] if single else devices)
 
@@ -96,12 +112,18 @@ def _devices(whole: str, name: str) -> list[Any]:
             platform="tpu", topology_name=whole, **options
         )
     except Exception as error:  # jax tells of it by several types
-        raise UserError(
-            f"the topology {name!r} ({str(error).splitlines()[0][:120]})",
-            f"one such as {', '.join(CHIPS[whole.partition(':')[0]].shapes[1:])}",
-            "choose a shape that exists",
-        ) from None
+        chip = CHIPS[whole.partition(":")[0]]
+        raise _unknown(name, chip, f" ({str(error).splitlines()[0][:120]})") from None
     return list(found.devices)
+
+
+def _unknown(name: str, chip: Chip, why: str = "") -> UserError:
+    all_or_some = "one of" if chip.shapes is _FLAT else "one such as"
+    return UserError(
+        f"the topology {name!r}{why}",
+        f"{all_or_some} {', '.join(chip.shapes)}",
+        "choose a shape that exists",
+    )
 
 
 def prepare() -> None:

@@ -1,4 +1,8 @@
-"""`mu plan CONFIG --topology v5e:4x4 [--search] [--json] [--only STAGE]`."""
+"""Will a run fit a TPU topology, and what does it cost? No TPU is needed.
+
+A run's own programs are compiled by the real TPU compiler, in shapes. Exit status 1
+where something does not fit, with a remedy.
+"""
 
 import json
 from collections.abc import Callable

@@ -201,15 +201,18 @@ def worst_cases(table: Table) -> Grid | None:
 def every_point(table: Table, attack: str) -> Grid:
     """All points of an attack's curve, on every model."""
     lines: list[tuple[Entry, ...]] = []
-    for model in table.models:
-        one = Attacked(table, attack, model)
+    every = [Attacked(table, attack, model) for model in table.models]
+    spared = [one.model for one in every if not one.rows]
+    for one in every:
+        if not one.rows:
+            continue
         for at in (ORIGINAL, BEFORE, *one.points):
             splits = ("forget", CONTROL, "heldout")
-            lines.append((model, at, *(one.estimates(at, s) for s in splits)))
+            lines.append((one.model, at, *(one.estimates(at, s) for s in splits)))
     return Grid(
         f"Attack {attack}, every point",
         "Probability of the true answer over the options, in the training prompt."
-        f" {INTERVALS}",
+        f" {INTERVALS}" + f" Not attacked: {', '.join(spared)}." * bool(spared),
         ("model", "at", "forget", "never knew", "held-out"),
         tuple(lines),
         heads=2,

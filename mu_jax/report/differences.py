@@ -56,11 +56,12 @@ def in_pairs(pairs: Sequence[Pair]) -> Grid | None:
         return None
     return Grid(
         "Differences, in pairs",
-        "The first model minus the second, each fact (sequence of text) with itself,"
-        " and each seed where both have as many. After an attack: the probability that"
-        " the true answer is back, at each model's own worst point (for each half of"
-        " the facts, chosen on the other half). In brackets: 95 % intervals over facts"
-        " and seeds; * where they exclude 0.",
+        "The first edited model of all minus each other one on the same facts, each"
+        " fact (sequence of text) with itself, and each seed where both have as many."
+        " After an attack: the probability that the true answer is back, at each"
+        " model's own worst point (for each half of the facts, chosen on the other"
+        " half). In brackets: 95 % intervals over facts and seeds; * where they"
+        " exclude 0.",
         ("models", *(header[i] for i in kept)),
         tuple((line[0], *(line[i + 1] for i in kept)) for line in lines),
         signed=True,

@@ -28,7 +28,7 @@ from mu_jax.report import (
 )
 from mu_jax.report.grid import Grid
 from mu_jax.run_dir import RunDir
-from mu_jax.selections import parts
+from mu_jax.selections import sized
 from mu_jax.types import UNEDITED, Row, Scores, shipped
 
 
@@ -41,21 +41,26 @@ class Section(NamedTuple):
     grid: Grid | None = None
 
 
-def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
+def write(
+    run: RunDir, config: Config, rows: Sequence[Row], models: Sequence[str]
+) -> Path:
     """Writes both files from rows and what the run directory holds.
+
+    Args:
+      models: the edited ones that it is about.
 
     Returns:
       The page's path.
     """
     # All is read before any of it is drawn, which takes far longer.
-    facts, edited = run.read_facts(), _edited(run, config)
+    facts, edited = run.read_facts(), _edited(run, models)
     scores = {name: run.read_scores(name) for name in config.localizers}
-    histories = {name: run.read_history(name) for name in config.edited}
-    said = samples(run, (UNEDITED, *config.edited))
+    histories = {name: run.read_history(name) for name in models}
+    said = samples(run, (UNEDITED, *models))
     settings = run.read_json("config.json", "facts")
     table = tables.Table(rows)
     results = list(_results(table, edited))
-    if how := chosen.settings(config.edited, config.chosen):
+    if how := chosen.settings(models, config.chosen):
         results.insert(1, Section(how.title, how.caption, [], how))
     details = [g for split in facts.used.splits if (g := tables.details(table, split))]
     details += [attacks.every_point(table, name) for name in attacks.names(table)]
@@ -85,10 +90,12 @@ def write(run: RunDir, config: Config, rows: Sequence[Row]) -> Path:
     return run.path / "report.html"
 
 
-def show(run: RunDir, config: Config, rows: Sequence[Row], console: Console) -> None:
+def show(
+    run: RunDir, rows: Sequence[Row], models: Sequence[str], console: Console
+) -> None:
     """Prints the summary, and what attacks brought back if there were any."""
     table = tables.Table(rows)
-    grids = [tables.summary(table, _edited(run, config)), attacks.worst_cases(table)]
+    grids = [tables.summary(table, _edited(run, models)), attacks.worst_cases(table)]
     for grid in filter(None, grids):
         terminal.show(grid, console)
 
@@ -134,13 +141,12 @@ def _histories(runs: Mapping[str, list[dict[str, float]]]) -> Section:
     )
 
 
-def _edited(run: RunDir, config: Config) -> dict[str, str]:
+def _edited(run: RunDir, models: Sequence[str]) -> dict[str, str]:
     """{edited model: its components and parameters}."""
     out = {UNEDITED: "-"}
-    for name in config.edited:
+    for name in models:
         if run.exists(f"edits/{name}/selection.json"):
-            chosen = run.read_edited(name)
-            said = f"{parts(chosen)}, {chosen.n_params / 1e6:.1f}M"
+            said = sized(run.read_edited(name))
             out |= dict.fromkeys((name, shipped(name, "bfloat16")), said)
     return out
 

@@ -36,9 +36,9 @@ def attack(run: Run) -> None:
         for artefact in run.todo(artefacts, shared=name == UNEDITED):
             kind = artefact.split("/")[1]
             run.console.say(f"  {kind} on {name}")
-            journal = run.journal(artefact)
+            journal, of = run.journal(artefact), attacked()
             try:
-                rows = _attack(run, kind, attacked(), journal)
+                rows = _attack(run, kind, of, journal)
             except UserError as error:
                 if "--attack" in run.only:
                     raise

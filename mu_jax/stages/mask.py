@@ -1,10 +1,12 @@
 """The stage `mask`."""
 
 import contextlib
+from collections.abc import Sequence
 
 from mu_jax.run import Run
 from mu_jax.stages.evaluate import telling
 from mu_jax.stages.material import training_prompts
+from mu_jax.types import Row
 
 
 def mask(run: Run) -> None:
@@ -31,3 +33,20 @@ def mask(run: Run) -> None:
                 snapshots,
             )
         run.dir.write_rows(artefact, rows)
+        run.console.say(f"  {name}: {_summary(rows, formats[0].name)}")
+
+
+def _summary(rows: Sequence[Row], prompt: str) -> str:
+    """What is left when the largest share of weights is gone, in one line."""
+    found = [r for r in rows if (r.prompt, r.metric) == (prompt, "choice_p_true")]
+    of = {(r.at.partition("=")[0], r.split): r for r in found}  # the last is largest
+    said = (
+        f"{of[kind, 'forget'].mean:.2f} of forgotten and {of[kind, 'heldout'].mean:.2f}"
+        f" of held-out facts {how}"
+        for kind, how in (
+            ("size", "without them"),
+            ("random", "without as many others"),
+        )
+    )
+    count = int(of["size", "forget"].at.partition("=")[2])
+    return f"p(true) without {count:,} weights: {'; '.join(said)}"

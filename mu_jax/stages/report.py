@@ -5,7 +5,7 @@ from mu_jax import report as pages
 from mu_jax.errors import UserError
 from mu_jax.evals import EVALS
 from mu_jax.run import Run
-from mu_jax.types import UNEDITED, Row
+from mu_jax.types import UNEDITED, Row, shipped
 
 
 def report(run: Run) -> None:
@@ -15,24 +15,47 @@ def report(run: Run) -> None:
         "facts": ["facts"],
         "localize": [f"scores/{name}" for name in config.localizers],
         "select": [f"selections/{name}" for name in config.selections],
-        "edit": [f"edits/{name}" for name in config.edited],
-        "evaluate": [f"evals/{name}" for name in (UNEDITED, *config.edited)],
+        "evaluate": [f"evals/{UNEDITED}"],
     }.items():
         for artefact in artefacts:
             run.need(artefact, stage)
-    rows = run.rows()
-    for name in (UNEDITED, *run.config.edited):
+    models = _measured(run)
+    barred = {*config.edited} - {*models}
+    barred |= {shipped(name, "bfloat16") for name in barred}
+    rows = [row for row in run.rows() if row.model not in barred]
+    for name in (UNEDITED, *models):
         if not any(row.model == name and row.eval in EVALS for row in rows):
             raise UserError(
                 f"no measurement of {name} in {run.dir.path}",
                 "what `mu evaluate` makes",
                 f"run: mu evaluate {run.dir.path} --force",
             )
-    distributed.first(lambda: _report(run, rows))
+    distributed.first(lambda: _report(run, rows, models))
 
 
-def _report(run: Run, rows: list[Row]) -> None:
-    page = pages.write(run.dir, run.config, rows)
+def _measured(run: Run) -> list[str]:
+    """The edited models made and measured with the present settings.
+
+    Others are left out and named, as long as there are any.
+    """
+    found, missing = [], []
+    for name in run.config.edited:
+        try:
+            run.need(f"edits/{name}", "edit")
+            run.need(f"evals/{name}", "evaluate")
+        except UserError as error:
+            missing.append((name, error))
+        else:
+            found.append(name)
+    if missing and not found:
+        raise missing[0][1]
+    for name, error in missing:
+        run.console.say(f"  {name} is left out: {error}")
+    return found
+
+
+def _report(run: Run, rows: list[Row], models: list[str]) -> None:
+    page = pages.write(run.dir, run.config, rows, models)
     run.console.finish()
-    pages.show(run.dir, run.config, rows, run.console)
+    pages.show(run.dir, rows, models, run.console)
     run.console.say(f"\n  report: {page}")

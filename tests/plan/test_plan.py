@@ -182,6 +182,10 @@ def test_the_search_names_settings_that_fit(config, capsys, monkeypatch):
     [
         (["--topology", "v9z:4x4"], "v5e"),
         (["--topology", "v5e:3x5"], "shape"),
+        (["--topology", "v5e:2x2x9"], "expected one of 1, 2x2"),
+        (["--topology", "v5p:4x4"], "expected one such as 1, 2x2x1"),
+        (["--topology", "v5p:3x3x3"], "not divisible"),
+        (["--topology", "v4:32x32x32"], "'v4:32x32x32'"),
         (["--topology"], "value"),
         ([], "--topology"),
         (["--topology", "v5e:2x2", "--only", "nonsense"], "facts"),

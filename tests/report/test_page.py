@@ -85,7 +85,9 @@ def run(tmp_path_factory):
 def text(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return page.write(run, CONFIG, rows(evil=EVIL)).read_text(encoding="utf-8")
+        return page.write(run, CONFIG, rows(evil=EVIL), CONFIG.edited).read_text(
+            encoding="utf-8"
+        )
 
 
 def test_nothing_that_a_run_holds_is_markup(text):
@@ -126,7 +128,9 @@ def test_two_localizers_of_one_kind_have_headings_of_their_own(tmp_path):
     pair = {"tracing": CausalTracing(), "noise": CausalTracing()}
     config = Config("x", localizers=pair, selections={})
     run = filled(tmp_path, config, scores={**ALL, "noise": ALL["tracing"]})
-    text = page.write(run, config, rows(config)).read_text(encoding="utf-8")
+    text = page.write(run, config, rows(config), config.edited).read_text(
+        encoding="utf-8"
+    )
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert "What restores the answer" in headings
     assert "What restores the answer (noise)" in headings
@@ -134,7 +138,7 @@ def test_two_localizers_of_one_kind_have_headings_of_their_own(tmp_path):
 
 
 def test_the_summary_is_shown_in_the_terminal(run, capsys):
-    page.show(run, CONFIG, rows(), Console())
+    page.show(run, rows(), CONFIG.edited, Console())
     said = capsys.readouterr()
     assert "Selections compared" in said.out + said.err
     assert "flu" in said.out + said.err

@@ -117,6 +117,13 @@ def test_seeds_that_score_other_facts_are_pooled_fact_by_fact():
     assert one.recovered().n == 12
 
 
+def test_a_model_that_was_not_attacked_is_named_and_has_no_lines(table):
+    also = row("spared", "recall", "choice_true", 0.5)
+    grid = attacks.every_point(Table([*table.rows, also]), "relearn")
+    assert "spared" not in {line[0] for line in grid.rows}
+    assert grid.caption.endswith("Not attacked: unedited, spared.")
+
+
 def test_nothing_is_recovered_of_what_was_never_known():
     same = np.full(8, 0.5)
     assert recovered(same, same, same) is None

@@ -1,15 +1,18 @@
 """Attacks, masks, baselines, sweeps and comparisons as a user runs them."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import small_run
 
-from mu_jax import choices
+from mu_jax import choices, stages
 from mu_jax.__main__ import main
 from mu_jax.config import load
 from mu_jax.console import Console
@@ -18,6 +21,7 @@ from mu_jax.evals import EVALS
 from mu_jax.report import score
 from mu_jax.run import Run
 from mu_jax.run_dir import RunDir
+from mu_jax.selectors import Layers
 from mu_jax.sweep import _with
 from mu_jax.types import UNEDITED
 
@@ -140,6 +144,69 @@ def test_an_attack_on_a_run_without_edits_says_who_makes_them(small, tmp_path, c
     before = contents(bare)
     assert "mu edit" in refused(capsys, "attack", bare)
     assert contents(bare) == before
+
+
+def test_settings_that_another_command_gives_meanwhile_stay(small, tmp_path, capsys):
+    """An attack of the unedited model ends long after the edit was made anew."""
+    path = shutil.copytree(small[1], tmp_path / "run")
+    attacking = Run(load(str(path)), RunDir(path), Console(said := io.StringIO()))
+    under_way = attacking.todo([f"attacks/quantize/{UNEDITED}"], shared=True)
+    artefact = next(under_way)
+    assert main(["edit", str(path), "--edit.steps", "2"]) == 0
+    attacking.dir.write_rows(artefact, [])
+    assert next(under_way, None) is None
+    assert load(str(path)).edit.steps == 2
+    assert said.getvalue().count("other settings by another command") == 1
+    assert main(["export", str(path), "--to", "delta", str(tmp_path / "out")]) == 0
+    assert RunDir(path).stamped(artefact)
+
+
+def test_an_edit_that_is_being_made_is_not_called_missing(small, tmp_path, capsys):
+    """By another process, of which there is a real one."""
+    path = shutil.copytree(small[1], tmp_path / "run")
+    RunDir(path).unstamp("edits/top")
+    code = (
+        "from mu_jax.run_dir import RunDir; from pathlib import Path\n"
+        f"with RunDir(Path({str(path)!r})).held('edits/top'):\n"
+        "    print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, text=True, stdin=-1, stdout=-1) as other:
+        assert other.stdout.readline() == "held\n"
+        said = refused(capsys, "export", path, "--to", "delta", tmp_path / "out")
+        other.communicate("\n")
+    assert "edits/top" in said and "is being made by another command" in said
+    assert "wait until that has ended" in said
+    said = refused(capsys, "export", path, "--to", "delta", tmp_path / "out")
+    assert "is missing" in said and f"run: mu edit {path}" in said
+
+
+def test_a_model_that_cannot_be_read_is_no_attack_that_brings_nothing(
+    small, tmp_path, monkeypatch, capsys
+):
+    path = shutil.copytree(small[1], tmp_path / "run")
+
+    def gone(run, name):
+        raise UserError(f"edits/{name} is gone")
+
+    monkeypatch.setattr(sys.modules["mu_jax.stages.attack"], "victim", gone)
+    assert "edits/unedited is gone" in refused(capsys, "attack", path)
+    assert not (path / "attacks").exists()
+
+
+def test_a_report_leaves_out_and_names_what_is_stale(small, tmp_path):
+    path = shutil.copytree(small[1], tmp_path / "run")
+    config = load(str(path))
+    selections = {"heads": Layers(attn=(2,)), **config.selections}
+    config = dataclasses.replace(config, selections=selections)
+    run = Run(config, RunDir(path), Console(said := io.StringIO()))
+    stages.start(run, "select")
+    stages.start(run, "report")
+    told = said.getvalue()
+    assert f"heads is left out: edits/heads in {path} is missing" in told
+    assert f"run: mu edit {path}" in told
+    text = (path / "report.md").read_text()
+    assert "| top |" in text and "heads" not in text
 
 
 def test_a_mask_has_a_curve_and_a_control(run):
