@@ -41,7 +41,7 @@ class Console:
         self._task = TaskID(0)
         self._what = ""
         self._began = self._spoke = 0.0
-        self._first: tuple[float, int] | None = None  # when, and how much was done
+        self._reports: list[tuple[float, int]] = []  # the first two: when, how much
 
     def mute(self) -> None:
         """Says nothing from now on: another process speaks for all."""
@@ -84,7 +84,7 @@ class Console:
         if what != self._what:
             self.finish()
             self._what, self._began, self._spoke = what, now, now
-            self._first = None
+            self._reports = []
             if self.rich.is_terminal:
                 self._bar = Progress(
                     TextColumn("  {task.description}"),
@@ -106,17 +106,17 @@ class Console:
             self.rich.print(
                 f"  {what}: {done}/{total} in {spent:.0f} s{left}", markup=False
             )
-        if done and not self._first:
-            self._first = now, done
+        if len(self._reports) < 2:
+            self._reports.append((now, done))
 
     def _left(self, now: float, done: int, total: int) -> str:
         """How long the rest takes, from what came after the first item.
 
-        That one takes long because programs are compiled for it, or no time because
-        it was done before.
+        For that one programs are compiled. What was done before it in another command
+        took this one no time.
         """
-        began, before = self._first or (now, done)
-        if not before < done < total:
+        began, before = (self._reports or [(now, done)])[-1]
+        if len(self._reports) < 2 or not before < done < total:
             return ""
         return f", {(now - began) / (done - before) * (total - done):.0f} s left"
 

@@ -22,6 +22,12 @@ def test_what_is_left_is_told_from_what_came_after_the_first_item(monkeypatch):
         "  asking: 24/26 in 52 s, 2 s left",
         "  asking: 26/26 in 54 s",
     ]
+    said.truncate(0)
+    now = iter((100.0, 140.0, 151.0))
+    for done in (10, 11, 12):  # taken up again
+        console.progress("editing", done, 14)
+    assert "12/14 in 51 s, 22 s left" in said.getvalue()
+    assert "11/14 in 40 s\n" in said.getvalue()
 
 
 def test_a_doubt_is_a_line_and_other_warnings_are_as_ever():
