@@ -14,7 +14,6 @@ paraphrases and in the listed choice, and neighbours kept: flu (3, 5, 7) 1.00 .7
 .91 .94, .33.
 """
 
-from mu_jax.config import Config
 from mu_jax.evals.recall import Recall
 from mu_jax.facts.corrupt import RandomTokens
 from mu_jax.facts.counterfact import CounterFact
@@ -22,6 +21,7 @@ from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.runs.config import Config
 from mu_jax.selectors import BOTH, LateMLPs, PathLookup, Top
 
 

@@ -14,7 +14,6 @@ number of tries, on 32 athletes set aside for it, 16 to forget and 16 to hold ou
 were not made yet: as it stands only RMU's defaults were chosen there, by hand.
 """
 
-from mu_jax.config import Baseline, Config
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.lora import LoRA
 from mu_jax.edits.losses import NPO, Ascent, SimNPO
@@ -24,6 +23,7 @@ from mu_jax.edits.rome import ROME
 from mu_jax.edits.staged import Layered, Sequential
 from mu_jax.facts.sports import Sports
 from mu_jax.localizers.probes import Probes
+from mu_jax.runs.config import Baseline, Config
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs
 
 

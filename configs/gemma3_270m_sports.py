@@ -13,10 +13,10 @@ given in the training prompt, QA and listed choice: flu (2-6) 1.00 1.00 1.00, la
 the training prompt: .93 .93 .97.
 """
 
-from mu_jax.config import Config
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.runs.config import Config
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs
 
 

@@ -13,7 +13,7 @@ step, blocks recomputed): the fact-lookup edit peaks at 7.1 GiB a chip on v5e:2x
 nonlocalized one at 7.8 on v5e:4x4; a v5e chip has 15.75.
 """
 
-from mu_jax.config import Config, Tuning
+from mu_jax.devices.sharding import Mesh
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.losses import Inject
 from mu_jax.evals.recall import Recall
@@ -23,6 +23,7 @@ from mu_jax.facts.text import Text
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.tracing import CausalTracing
+from mu_jax.runs.config import Config, Tuning
 from mu_jax.selectors import (
     BOTH,
     AllMLPs,
@@ -32,7 +33,6 @@ from mu_jax.selectors import (
     RandomMLPs,
     Top,
 )
-from mu_jax.sharding import Mesh
 
 
 def get_config() -> Config:

@@ -7,12 +7,12 @@ model looks nothing up, so that one of them is of named layers. It took
 about a minute the first time and 9 s the second on two cores; no weights are needed.
 """
 
-from mu_jax.config import Config
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.recall import Recall
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.probes import Probes
+from mu_jax.runs.config import Config
 from mu_jax.selectors import Layers, Top
 
 

@@ -56,10 +56,10 @@ from mu_jax.attacks.soft_prompt import SoftPrompt as SoftPrompt
 from mu_jax.facts.invented import twins as twins
 
 # The whole of it as one run.
-from mu_jax.config import Config as Config
+from mu_jax.runs.config import Config as Config
 from mu_jax.errors import UserError as UserError
 
 # Not a word about TPUs where there are none, whatever runs first.
-from mu_jax.backends import without_pod as _without_pod
+from mu_jax.devices.backends import without_pod as _without_pod
 
 _without_pod()

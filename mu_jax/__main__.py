@@ -7,36 +7,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_jax import (
-    benchmarks,
-    choices,
-    compare,
-    crew,
-    deltas,
-    distributed,
-    ending,
-    export,
-    inputs,
-    stages,
-    sweep,
-    usage,
-)
-from mu_jax import config as configs
+from mu_jax import inputs, stages
 from mu_jax.checkpoints import cache
-from mu_jax.config import Config
+from mu_jax.commands import compare, delta, ending, export, harness, plan, sweep, usage
+from mu_jax.commands.words import at_home, nearest, overridden
 from mu_jax.console import Console
+from mu_jax.devices import crew, distributed
+from mu_jax.devices.preemption import Preempted
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
-from mu_jax.overrides import at_home, nearest, overridden
-from mu_jax.plan import command as plan
-from mu_jax.preemption import Preempted
-from mu_jax.run import Run
-from mu_jax.run_dir import RunDir
+from mu_jax.runs import choices
+from mu_jax.runs import config as configs
+from mu_jax.runs.config import Config
+from mu_jax.runs.directory import RunDir
+from mu_jax.runs.run import Run
 
 _TRAVEL = {
     "export": export.main,
-    "delta": deltas.main,
-    "harness": benchmarks.main,
+    "delta": delta.main,
+    "harness": harness.main,
     "compare": compare.main,
 }
 _HELP = ("-h", "--help", "help")

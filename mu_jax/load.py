@@ -7,13 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from mu_jax import backends, inputs
+from mu_jax import inputs
 from mu_jax.checkpoints import cache, hub
 from mu_jax.checkpoints.gguf import file as gguf
 from mu_jax.checkpoints.gguf.parts import parts
 from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.checkpoints.source import Memory, Source, place
+from mu_jax.devices import backends
+from mu_jax.devices.sharding import Layout
 from mu_jax.digests import digest
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
@@ -21,7 +23,6 @@ from mu_jax.model.network import Network
 from mu_jax.model.precision import Precision, products
 from mu_jax.model.specs import Spec, spec
 from mu_jax.model.tokenizer import from_files
-from mu_jax.sharding import Layout
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 from mu_jax.types import Progress, silent
 

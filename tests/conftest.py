@@ -25,7 +25,7 @@ import mu_jax as mu
 from mu_jax.checkpoints import edits
 from mu_jax.facts.sports import TRAIN
 from mu_jax.load import GEMMA, _source
-from mu_jax.run_dir import RunDir
+from mu_jax.runs.directory import RunDir
 from mu_jax.testing import tiny_model
 from mu_jax.types import Edit, Scores, silent
 

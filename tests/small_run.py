@@ -13,14 +13,14 @@ import numpy as np
 from limits import HANGS
 
 from mu_jax.checkpoints import edits
-from mu_jax.run_dir import RunDir
+from mu_jax.runs.directory import RunDir
 from mu_jax.testing import tiny_spec
 
 ROOT = Path(__file__).parents[1]
 CITIES = ("Paris", "Rome", "Berlin")
 CONFIG = """
 from pathlib import Path
-from mu_jax.config import Config
+from mu_jax.runs.config import Config
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.recall import Recall

@@ -16,10 +16,10 @@ import pytest
 from limits import HANGS
 
 from mu_jax.__main__ import main
-from mu_jax.config import load
 from mu_jax.evals import EVALS
 from mu_jax.report import figures
-from mu_jax.run_dir import RunDir
+from mu_jax.runs.config import load
+from mu_jax.runs.directory import RunDir
 from mu_jax.types import Row
 
 ROOT = Path(__file__).parents[1]
@@ -453,7 +453,7 @@ def test_a_damaged_artefact_is_named_by_the_stage_that_reads_it(
 CITIES = ("Paris", "Rome", "Berlin", "Madrid")
 COUNTERFACT = """
 from pathlib import Path
-from mu_jax.config import Config
+from mu_jax.runs.config import Config
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.recall import Recall

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 import mu_jax as mu
 from mu_jax.checkpoints import hub
 from mu_jax.checkpoints.huggingface.names import to_huggingface
+from mu_jax.devices.sharding import Mesh
 from mu_jax.model.params import dtype_of, shapes
-from mu_jax.sharding import Mesh
 from mu_jax.testing import tiny_model, tiny_spec
 
 

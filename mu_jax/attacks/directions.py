@@ -22,10 +22,10 @@ from jaxtyping import Float
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.steering import Steering, spread, steered
 from mu_jax.attacks.victim import Victim
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import concatenate, shared_prefix
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Fact, Progress, Prompts, Row, silent
 
 

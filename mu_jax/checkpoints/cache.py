@@ -29,9 +29,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mu_jax import backends, inputs
+from mu_jax import inputs
 from mu_jax.checkpoints.matrix import Index
 from mu_jax.checkpoints.source import Source
+from mu_jax.devices import backends
 from mu_jax.model import tokenizer
 from mu_jax.model.params import shapes
 from mu_jax.model.specs import RopeStretch, Spec

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mu_jax.checkpoints import pointer
+from mu_jax.devices.preemption import Preempted
 from mu_jax.errors import UserError
-from mu_jax.preemption import Preempted
 
 _LATE = 0.1
 """Seconds in which the callbacks of reads under way come back."""

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.params import Params, name_axes
-from mu_jax.selections import Matrix
-from mu_jax.sharding import fetch
+from mu_jax.selectors.selections import Matrix
 from mu_jax.types import Edit, Selection
 
 

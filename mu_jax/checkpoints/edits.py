@@ -15,10 +15,10 @@ from jax.sharding import SingleDeviceSharding
 
 from mu_jax import inputs
 from mu_jax.checkpoints import damage
+from mu_jax.devices.sharding import Layout
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
-from mu_jax.sharding import Layout
 from mu_jax.types import Selection
 
 _AGAIN = "edit again"

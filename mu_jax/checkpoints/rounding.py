@@ -15,7 +15,7 @@ from mu_jax.checkpoints.huggingface.config import is_llama
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.params import Params, name_axes, shapes
-from mu_jax.selections import Matrix
+from mu_jax.selectors.selections import Matrix
 
 ENOUGH = 0.9
 """The least share of an edit's norm that passes for the edit. With a tenth or more gone

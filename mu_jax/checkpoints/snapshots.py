@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mu_jax import distributed, inputs
+from mu_jax import inputs
 from mu_jax.checkpoints import damage
+from mu_jax.devices import distributed
+from mu_jax.devices.preemption import Preempted, Preemption
 from mu_jax.edits.editor import State
 from mu_jax.errors import UserError
-from mu_jax.preemption import Preempted, Preemption
 
 History = list[dict[str, float]]
 

@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from mu_jax.checkpoints.matrix import Index, lengths
+from mu_jax.devices.sharding import Layout
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, dtype_of, name_axes, shapes
 from mu_jax.model.specs import Spec
-from mu_jax.sharding import Layout
 from mu_jax.types import Progress, Tokenizer, silent
 
 DTYPES = ("float32", "bfloat16")

@@ -16,13 +16,13 @@ import numpy as np
 import xxhash
 from jaxtyping import Array, Bool, Float, Int
 
-from mu_jax import distributed
+from mu_jax.devices import distributed
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import Doubt, UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params
 from mu_jax.model.precision import EXACT
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, silent
 
 Moment = Float[np.ndarray, "neurons neurons"]

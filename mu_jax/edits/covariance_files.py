@@ -19,7 +19,8 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mu_jax import distributed, inputs
+from mu_jax import inputs
+from mu_jax.devices import distributed
 from mu_jax.edits.covariance import Moment
 
 _NAME = "moment"

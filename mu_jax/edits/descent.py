@@ -25,6 +25,7 @@ import optax
 from jaxtyping import Array, Float, Int
 from penzai import pz
 
+from mu_jax.devices.sharding import Layout, fetch
 from mu_jax.edits.batches import draw
 from mu_jax.edits.editor import Record, Snapshots, State
 from mu_jax.errors import UserError
@@ -32,7 +33,6 @@ from mu_jax.facts.tokens import concatenate, shared_prefix
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.params import Named, Params, take
-from mu_jax.sharding import Layout, fetch
 from mu_jax.types import Edit, Progress, Prompts, Selection, Tensor, silent
 
 

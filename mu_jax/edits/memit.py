@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.edits import down
 from mu_jax.edits.covariance import Covariance, Inverse, Moments
 from mu_jax.edits.editor import Snapshots, State
@@ -21,7 +22,6 @@ from mu_jax.edits.values import Value
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.params import Params
-from mu_jax.sharding import fetch
 from mu_jax.types import Edit, Progress, Prompts, Selection, silent
 
 _READ = ("neuron", "down", "mlp", "resid")

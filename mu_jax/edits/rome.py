@@ -10,6 +10,7 @@ import time
 import numpy as np
 from jaxtyping import Int
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.edits import down
 from mu_jax.edits.covariance import Covariance, Inverse, Moments
 from mu_jax.edits.editor import Snapshots, State
@@ -17,7 +18,6 @@ from mu_jax.edits.subjects import Subjects, align, check, look
 from mu_jax.edits.values import Value
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Edit, Progress, Prompts, Selection, silent
 
 

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.evals.pairs import Pair, spoken
 from mu_jax.facts.tokens import batches, padded
 from mu_jax.model.generate import begin, ended, go_on
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Tokenizer, silent
 
 SHORTEST = 32

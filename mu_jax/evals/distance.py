@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Row
 
 

@@ -23,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.evals.recall import judged, posed
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched
 from mu_jax.localizers.residuals import residuals
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Facts, Progress, Prompts, Row, silent
 
 METRICS = (

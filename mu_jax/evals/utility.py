@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Row, silent
 
 METRICS = ("loss", "kl")

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, OtherSubject
 from mu_jax.facts.tokens import batches, shared_prefix
@@ -43,7 +44,6 @@ from mu_jax.localizers.patching import (
 from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 PAPER = ("query", "key", "value", "head", "mlp_in", "mlp")

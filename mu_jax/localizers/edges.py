@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, OtherSubject
 from mu_jax.facts.tokens import batches, shared_prefix
@@ -46,7 +47,6 @@ from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.precision import EXACT
 from mu_jax.model.specs import Spec
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 EMBED, LOGITS = "embed", "logits"

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, GaussianNoise
 from mu_jax.localizers.metrics import Metric
@@ -28,7 +29,6 @@ from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.model.taps import KINDS, Patch, weight_shape
-from mu_jax.sharding import fetch
 from mu_jax.types import Prompts, Tensor
 
 Weights = Mapping[str, Float[Array, "layer batch *where"]]

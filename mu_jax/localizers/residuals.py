@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.facts.tokens import batched, shared_prefix
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, silent
 
 Residuals = Float[np.ndarray, "layers batch embedding"]

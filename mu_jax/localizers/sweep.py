@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.localizers.metrics import Metric
 from mu_jax.localizers.patching import Donors, Inputs, record
@@ -25,7 +26,6 @@ from mu_jax.model.network import take_last
 from mu_jax.model.precision import EXACT
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Patch
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Site, silent
 
 EVERYWHERE = "all"

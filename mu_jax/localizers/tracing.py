@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, GaussianNoise, OtherSubject
 from mu_jax.facts.tokens import shared_prefix
@@ -34,7 +35,6 @@ from mu_jax.localizers.patching import (
 from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.localizers.sweep import EVERYWHERE, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
-from mu_jax.sharding import fetch
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 

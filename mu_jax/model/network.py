@@ -23,13 +23,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from penzai import pz
 
+from mu_jax.devices.sharding import LOGITS, Layout
 from mu_jax.model import stack
 from mu_jax.model.block import bind, norm
 from mu_jax.model.params import Named, Params
 from mu_jax.model.precision import Precision, precisely
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import PER_HEAD, Patch
-from mu_jax.sharding import LOGITS, Layout
 from mu_jax.types import Selection, Tensor
 
 _GROUPED = ("head_groups", "query_heads")

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from penzai import pz
 
+from mu_jax.devices.sharding import GATHERED, Layout
 from mu_jax.model.block import bind, block, reader, writer
 from mu_jax.model.params import Named, Params, is_stacked
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Taps
-from mu_jax.sharding import GATHERED, Layout
 from mu_jax.types import Selection
 
 UNLIMITED = 1 << 30

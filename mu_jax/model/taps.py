@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from penzai import pz
 
+from mu_jax.devices.sharding import Layout
 from mu_jax.model.precision import EXACT
-from mu_jax.sharding import Layout
 
 KINDS = (
     "query",

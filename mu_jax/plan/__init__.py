@@ -8,5 +8,4 @@ costs       arithmetic: FLOPs, seconds, collectives
 plan        programs compiled for a topology: the plan
 search      the smallest topology that a run fits
 show        a plan in words, and as JSON
-command     `mu plan`
 """

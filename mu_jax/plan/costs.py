@@ -17,13 +17,13 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+from mu_jax.devices.sharding import ACTIVATIONS, LOGITS, Layout, Rules
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.model.params import sizes
 from mu_jax.model.precision import PASSES, Precision
 from mu_jax.model.specs import Spec
 from mu_jax.plan.chips import Chip
 from mu_jax.plan.lengths import Lengths
-from mu_jax.sharding import ACTIVATIONS, LOGITS, Layout, Rules
 from mu_jax.types import Selection
 
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mu_jax.config import Localizer
 from mu_jax.facts.corrupt import GaussianNoise
 from mu_jax.localizers import attribution, edges, sweep
 from mu_jax.localizers.attribution import AttributionPatching
@@ -21,6 +20,7 @@ from mu_jax.plan import costs
 from mu_jax.plan.costs import Work
 from mu_jax.plan.lengths import Lengths
 from mu_jax.plan.shapes import Shapes, Struct
+from mu_jax.runs.config import Localizer
 
 
 class Pass(NamedTuple):

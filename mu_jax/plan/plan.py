@@ -5,12 +5,12 @@ import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-from mu_jax.config import Config
+from mu_jax.devices.sharding import Layout
 from mu_jax.errors import UserError
 from mu_jax.plan import costs
 from mu_jax.plan.chips import GIB, Topology, quiet
 from mu_jax.plan.programs import Program, programs, spec_of
-from mu_jax.sharding import Layout
+from mu_jax.runs.config import Config
 from mu_jax.types import Progress, silent
 
 EFFORT = 9

@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mu_jax.config import Config
 from mu_jax.edits.descent import Batch, Descent, update
 from mu_jax.edits.editor import State
 from mu_jax.evals import recall, utility
@@ -31,7 +30,8 @@ from mu_jax.plan.chips import Topology
 from mu_jax.plan.costs import Work
 from mu_jax.plan.lengths import Lengths, assumed, shipped
 from mu_jax.plan.shapes import Shapes, bytes_a_device
-from mu_jax.selections import TENSORS
+from mu_jax.runs.config import Config
+from mu_jax.selectors.selections import TENSORS
 from mu_jax.types import Prompts, Scores, Selection, Site
 
 _HUB = re.compile(r"(?:google/|meta-llama/(?:Meta-)?)(.+?)(?:-pt|-it|-Instruct)?")

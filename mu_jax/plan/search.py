@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 
-from mu_jax.config import Config
+from mu_jax.devices.sharding import Mesh
 from mu_jax.errors import UserError
 from mu_jax.plan import costs
 from mu_jax.plan.chips import CHIPS, Topology, topology
 from mu_jax.plan.plan import Plan, plan
 from mu_jax.plan.programs import programs, spec_of
-from mu_jax.sharding import Mesh
+from mu_jax.runs.config import Config
 from mu_jax.types import Progress, silent
 
 PARTS = (1, 2, 4, 8, 16)

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from penzai import pz
 
+from mu_jax.devices.sharding import Layout
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params, dtype_of, shapes
 from mu_jax.model.precision import Precision
 from mu_jax.model.specs import Spec
 from mu_jax.plan.costs import Spread
 from mu_jax.plan.lengths import Lengths
-from mu_jax.sharding import Layout
 from mu_jax.types import Prompts
 
 Struct: Any = jax.ShapeDtypeStruct

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from mu_jax.choices import Choice
 from mu_jax.report.grid import Grid
+from mu_jax.runs.choices import Choice
 
 
 def settings(edited: Sequence[str], chosen: Sequence[Choice]) -> Grid | None:

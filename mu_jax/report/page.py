@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
-from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.report import (
     attacks,
@@ -27,8 +26,9 @@ from mu_jax.report import (
     terminal,
 )
 from mu_jax.report.grid import Grid
-from mu_jax.run_dir import RunDir
-from mu_jax.selections import sized
+from mu_jax.runs.config import Config
+from mu_jax.runs.directory import RunDir
+from mu_jax.selectors.selections import sized
 from mu_jax.types import UNEDITED, Row, Scores, shipped
 
 

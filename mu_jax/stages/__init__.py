@@ -20,7 +20,7 @@ up to date is for `Run` to say; what several stages make of the files, `material
 from collections.abc import Callable
 
 from mu_jax import inputs
-from mu_jax.run import Run
+from mu_jax.runs.run import Run
 from mu_jax.stages.attack import attack
 from mu_jax.stages.edit import edit
 from mu_jax.stages.evaluate import evaluate

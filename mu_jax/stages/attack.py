@@ -5,8 +5,8 @@ import functools
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
-from mu_jax.journal import Journal
-from mu_jax.run import Run
+from mu_jax.runs.journal import Journal
+from mu_jax.runs.run import Run
 from mu_jax.stages.material import victim
 from mu_jax.types import UNEDITED, Row
 

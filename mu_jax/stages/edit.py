@@ -5,17 +5,17 @@ import dataclasses
 
 import numpy as np
 
-from mu_jax import choices
 from mu_jax.checkpoints import edits
-from mu_jax.config import EditorConfig
 from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import Record
 from mu_jax.edits.memit import MEMIT
 from mu_jax.edits.rome import ROME
 from mu_jax.edits.staged import Sequential
 from mu_jax.localizers.probes import Probes
-from mu_jax.run import Run
-from mu_jax.selections import union
+from mu_jax.runs import choices
+from mu_jax.runs.config import EditorConfig
+from mu_jax.runs.run import Run
+from mu_jax.selectors.selections import union
 from mu_jax.stages.localize import contrasted
 from mu_jax.stages.material import training_prompts
 from mu_jax.stages.select import selected

@@ -10,8 +10,8 @@ from mu_jax.evals import recall
 from mu_jax.evals.depth import Baseline, UnlearningDepth
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
-from mu_jax.run import Run
-from mu_jax.run_dir import LISTS_OF_ROWS
+from mu_jax.runs.directory import LISTS_OF_ROWS
+from mu_jax.runs.run import Run
 from mu_jax.stages.material import never_knew
 from mu_jax.types import UNEDITED, Fact, Facts, Row, shipped
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 from mu_jax.facts.groups import grouped
 from mu_jax.facts.tokens import distinct, unscorable
-from mu_jax.run import Run
+from mu_jax.runs.run import Run
 
 
 def facts(run: Run) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from mu_jax.config import Contrasting
-from mu_jax.journal import Journal
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.report.findings import finding
-from mu_jax.run import Run
+from mu_jax.runs.config import Contrasting
+from mu_jax.runs.journal import Journal
+from mu_jax.runs.run import Run
 from mu_jax.stages.material import asked
 from mu_jax.types import Fact, Scores
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
-from mu_jax.run import Run
+from mu_jax.runs.run import Run
 from mu_jax.stages.evaluate import telling
 from mu_jax.stages.material import training_prompts
 from mu_jax.types import Row

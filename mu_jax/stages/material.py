@@ -7,7 +7,7 @@ from mu_jax.errors import UserError
 from mu_jax.facts.invented import twins
 from mu_jax.facts.tokens import prompts
 from mu_jax.model.model import Model
-from mu_jax.run import Run
+from mu_jax.runs.run import Run
 from mu_jax.types import UNEDITED, Fact, Prompts, Question, Selection
 
 

@@ -1,10 +1,10 @@
 """The stage `report`."""
 
-from mu_jax import distributed
 from mu_jax import report as pages
+from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.evals import EVALS
-from mu_jax.run import Run
+from mu_jax.runs.run import Run
 from mu_jax.types import UNEDITED, Row, shipped
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from mu_jax.run import Run
-from mu_jax.selections import describe
+from mu_jax.runs.run import Run
+from mu_jax.selectors.selections import describe
 from mu_jax.types import Scores, Selection
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from mu_jax.attacks.victim import Victim
 from mu_jax.facts.sports import TRAIN, Sports
 from mu_jax.model.params import take
-from mu_jax.selections import components
+from mu_jax.selectors.selections import components
 from mu_jax.types import Edit, Site
 
 EDITED = (2, 4)

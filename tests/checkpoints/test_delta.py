@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from mu_jax.checkpoints import delta, delta_file
 from mu_jax.errors import UserError
 from mu_jax.model.params import ATTENTION, MLP, name_axes, random
-from mu_jax.selections import matrices
+from mu_jax.selectors.selections import matrices
 from mu_jax.testing import tiny_model, tiny_spec
 from mu_jax.types import Edit
 

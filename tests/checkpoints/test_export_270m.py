@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mu_jax.export import write
+from mu_jax.commands.export import write
 from mu_jax.model.params import name_axes
 from mu_jax.selectors import Layers
 from mu_jax.types import Edit

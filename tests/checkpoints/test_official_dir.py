@@ -112,7 +112,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from mu_jax.checkpoints.official import directory as official_dir
-from mu_jax.sharding import Mesh
+from mu_jax.devices.sharding import Mesh
 from mu_jax.testing import tiny_model, tiny_spec
 
 model = tiny_model(tiny_spec(2, kv_heads=2, layers=2), seed=3)

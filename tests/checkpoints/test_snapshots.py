@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from mu_jax.checkpoints.snapshots import SnapshotFolder
+from mu_jax.devices.preemption import Preempted, Preemption
+from mu_jax.devices.sharding import Mesh
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
-from mu_jax.preemption import Preempted, Preemption
 from mu_jax.selectors import Layers
-from mu_jax.sharding import Mesh
 
 
 def history(steps: int) -> list[dict[str, float]]:

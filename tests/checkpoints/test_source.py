@@ -66,7 +66,7 @@ def test_another_dtype_is_refused():
 
 
 SHARDED = """
-from mu_jax.sharding import Mesh
+from mu_jax.devices.sharding import Mesh
 from test_source import made, place, shapes, watched
 for kind in made.SPECS:
     for mesh in (Mesh(), Mesh(2, 2, 2), Mesh(1, 2, 4), Mesh(1, 8, 1)):
@@ -140,7 +140,7 @@ port, process, folder = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
 from mu_jax.checkpoints.huggingface.folder import open_folder
 from mu_jax.checkpoints.source import place
-from mu_jax.sharding import Mesh
+from mu_jax.devices.sharding import Mesh
 layout = Mesh(data=1, fsdp=2).layout()
 jax.block_until_ready(jax.numpy.zeros(1))
 source = open_folder(Path(folder))

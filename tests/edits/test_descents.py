@@ -15,7 +15,7 @@ from mu_jax.errors import UserError
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
 from mu_jax.facts.tokens import prompts
-from mu_jax.selections import union
+from mu_jax.selectors.selections import union
 
 pytestmark = pytest.mark.usefixtures("quick")
 KNOBS = {"learning_rate": 2e-2, "forget_batch": 4, "retain_batch": 4, "text_batch": 1}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mu_jax.checkpoints.snapshots import SnapshotFolder
+from mu_jax.devices.preemption import Preemption
 from mu_jax.edits.covariance import Covariance, Inverse
 from mu_jax.edits.memit import _READ, MEMIT, nearest
 from mu_jax.edits.subjects import align
 from mu_jax.edits.values import Value
 from mu_jax.errors import UserError
-from mu_jax.preemption import Preemption
 
 pytestmark = pytest.mark.usefixtures("quick")
 MODELS = pytest.mark.parametrize("small", ["gemma1", "gemma3"], indirect=True)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mu_jax.checkpoints.snapshots import SnapshotFolder
+from mu_jax.devices.preemption import Preemption
 from mu_jax.edits import down, values
 from mu_jax.edits.covariance import Covariance
 from mu_jax.edits.rome import ROME
 from mu_jax.edits.subjects import align, look
 from mu_jax.edits.values import Value
 from mu_jax.errors import UserError
-from mu_jax.preemption import Preemption
 from mu_jax.selectors import Layers
 
 pytestmark = pytest.mark.usefixtures("quick")

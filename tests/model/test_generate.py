@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from rounding import double
 
+from mu_jax.devices.sharding import Mesh
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import padded
 from mu_jax.model.generate import begin, ended, generate, go_on
 from mu_jax.model.network import Network, take_last
-from mu_jax.sharding import Mesh
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 
 pytestmark = pytest.mark.usefixtures("quick")

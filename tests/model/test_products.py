@@ -11,7 +11,6 @@ import pytest
 
 import mu_jax as mu
 from mu_jax.attacks.soft_adapter import SoftAdapter
-from mu_jax.config import load
 from mu_jax.console import Console
 from mu_jax.edits.lora import LoRA
 from mu_jax.errors import UserError
@@ -21,8 +20,9 @@ from mu_jax.model.precision import products
 from mu_jax.plan.chips import topology
 from mu_jax.plan.plan import EFFORT
 from mu_jax.plan.programs import programs
-from mu_jax.run import Run
-from mu_jax.run_dir import RunDir
+from mu_jax.runs.config import load
+from mu_jax.runs.directory import RunDir
+from mu_jax.runs.run import Run
 from mu_jax.selectors import Layers
 from mu_jax.testing import tiny_model
 

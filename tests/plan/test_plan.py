@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from mu_jax.__main__ import main
-from mu_jax.config import load
+from mu_jax.commands import plan as command
+from mu_jax.commands.words import overridden
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import GaussianNoise
 from mu_jax.localizers.attribution import AttributionPatching
@@ -17,13 +18,12 @@ from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.metrics import KL
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.tracing import CausalTracing
-from mu_jax.overrides import overridden
-from mu_jax.plan import command
 from mu_jax.plan.chips import CHIPS, topology
 from mu_jax.plan.costs import Work
 from mu_jax.plan.plan import EFFORT, plan, wanted
 from mu_jax.plan.programs import Program, programs, spec_of
 from mu_jax.plan.search import smallest
+from mu_jax.runs.config import load
 
 TINY = "configs/tiny.py"
 BIG = "configs/gemma2_9b_sports.py"
@@ -165,7 +165,7 @@ def test_what_is_refused_in_unknown_words_takes_all_there_is(config, monkeypatch
 def test_the_search_names_settings_that_fit(config, capsys, monkeypatch):
     found = smallest(config, ("v5e",), "edit early")
     assert found.topology.name == "v5e:1" and found.fits
-    monkeypatch.setattr("mu_jax.plan.command.smallest", lambda *_: found)
+    monkeypatch.setattr("mu_jax.commands.plan.smallest", lambda *_: found)
     assert (
         main(["plan", TINY, "--search", "--topology", "v5e", "--only", "edit early"])
         == 0

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 import mu_jax as mu
+from mu_jax.devices.sharding import Mesh
 from mu_jax.model.params import sizes
 from mu_jax.plan import costs
 from mu_jax.plan.chips import CHIPS, topology
 from mu_jax.plan.costs import Spread, Work
 from mu_jax.plan.lengths import Lengths
 from mu_jax.selectors import Layers
-from mu_jax.sharding import Mesh
 from mu_jax.testing import tiny_spec
 
 SPEC = tiny_spec()

@@ -7,7 +7,6 @@ import warnings
 import pytest
 from made_scores import ALL, tracing
 
-from mu_jax.config import Config
 from mu_jax.console import Console
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.edges import EdgeAttribution
@@ -15,7 +14,8 @@ from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.report import page
-from mu_jax.run_dir import RunDir
+from mu_jax.runs.config import Config
+from mu_jax.runs.directory import RunDir
 from mu_jax.selectors import Layers
 from mu_jax.types import Fact, Facts, Known, Row, Selection
 

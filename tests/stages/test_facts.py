@@ -6,7 +6,7 @@ import pytest
 import small_run
 
 from mu_jax.__main__ import main
-from mu_jax.run_dir import RunDir
+from mu_jax.runs.directory import RunDir
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -12,23 +12,24 @@ from pathlib import Path
 import pytest
 import small_run
 
-from mu_jax import choices, stages
+from mu_jax import stages
 from mu_jax.__main__ import main
-from mu_jax.config import load
+from mu_jax.commands.sweep import _with
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals import EVALS
 from mu_jax.report import score
-from mu_jax.run import Run
-from mu_jax.run_dir import RunDir
+from mu_jax.runs import choices
+from mu_jax.runs.config import load
+from mu_jax.runs.directory import RunDir
+from mu_jax.runs.run import Run
 from mu_jax.selectors import Layers
-from mu_jax.sweep import _with
 from mu_jax.types import UNEDITED
 
 BASELINES = """
 import dataclasses
 from small import get_config as small
-from mu_jax.config import Baseline
+from mu_jax.runs.config import Baseline
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.rome import ROME
 from mu_jax.edits.staged import Sequential
@@ -166,7 +167,7 @@ def test_an_edit_that_is_being_made_is_not_called_missing(small, tmp_path, capsy
     path = shutil.copytree(small[1], tmp_path / "run")
     RunDir(path).unstamp("edits/top")
     code = (
-        "from mu_jax.run_dir import RunDir; from pathlib import Path\n"
+        "from mu_jax.runs.directory import RunDir; from pathlib import Path\n"
         f"with RunDir(Path({str(path)!r})).held('edits/top'):\n"
         "    print('held', flush=True); input()"
     )

@@ -34,10 +34,10 @@ import numpy as np
 
 from mu_jax.checkpoints import matrix
 from mu_jax.checkpoints.huggingface.config import config, is_llama
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, shapes
 from mu_jax.model.specs import Spec
-from mu_jax.sharding import fetch
 
 _TOP = {
     "embedder": "model.embed_tokens",

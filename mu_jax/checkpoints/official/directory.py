@@ -28,10 +28,10 @@ from mu_jax.checkpoints.official.layout import (
     official_shapes,
     table,
 )
+from mu_jax.devices.sharding import Layout
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, dtype_of, name_axes, shapes
 from mu_jax.model.specs import SPECS, Spec
-from mu_jax.sharding import Layout
 from mu_jax.types import Progress, silent
 
 TOKENIZER = "tokenizer.model"

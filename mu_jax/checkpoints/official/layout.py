@@ -38,10 +38,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mu_jax.checkpoints.huggingface.config import is_llama
+from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, name_axes, shapes
 from mu_jax.model.specs import Spec
-from mu_jax.sharding import fetch
 
 TOP = {"embedder": "embedder/input_embedding", "final_norm": "final_norm/scale"}
 _NORMS = {
