@@ -129,7 +129,7 @@ def _chosen(config: Config, run: RunDir, rest: list[str]) -> Config:
     Raises:
       UserError: the command line says something else of it.
     """
-    found = choices.read(run)
+    found = run.read_choices()
     said = [word.partition("=")[0] for word in rest if word.startswith("--")]
     for word, choice in itertools.product(said, found):
         if sweep.concerns(config, word[2:], choice):

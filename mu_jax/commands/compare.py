@@ -100,7 +100,7 @@ def _groups(paths: Sequence[Path], console: Console) -> Iterator[Group]:
             )
         config = configs.read(path / "config.json")
         run = Run(config, RunDir(path), console)
-        run.need("facts", "facts")
+        run.need("facts")
         same = json.dumps([_unseeded(encode(config)), run.inputs()], sort_keys=True)
         found.setdefault(same, []).append(run)
     names = [runs[0].dir.path.name for runs in found.values()]

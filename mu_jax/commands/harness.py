@@ -139,7 +139,7 @@ def _made(run: Run, names: Sequence[str], leave_out: bool) -> list[str]:
     for name in names:
         try:
             if name != UNEDITED:
-                run.need(f"edits/{name}", "edit")
+                run.need(f"edits/{name}")
         except UserError as error:
             missing.append((name, error))
         else:

@@ -28,7 +28,6 @@ from mu_jax.commands.words import overridden
 from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.report.score import METRICS
-from mu_jax.runs import choices
 from mu_jax.runs.choices import Choice
 from mu_jax.runs.config import Config
 from mu_jax.runs.directory import RunDir
@@ -98,7 +97,7 @@ def sweep(run: Run, over: Over) -> None:
         made.append(one)
     compare.compare([one.dir.path for one in made], run.console)
     if over.choose:
-        choices.keep(home, list(_chosen(run, over, made, models)))
+        home.add_choices(list(_chosen(run, over, made, models)))
 
 
 _TUNED = ("facts", "localize", "select", "edit", "evaluate")

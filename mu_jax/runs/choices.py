@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from mu_jax.errors import UserError
-from mu_jax.runs import contents
-from mu_jax.runs.directory import RunDir
 from mu_jax.types import Fact
 
 NAME = "chosen.jsonl"
@@ -61,23 +59,6 @@ def replaced(edit: T, setting: str, value: Any) -> T:
     return dataclasses.replace(fields, **{name: value})
 
 
-def read(run: RunDir) -> tuple[Choice, ...]:
-    """What was chosen for a run; nothing without a `chosen.jsonl`.
-
-    Raises:
-      UserError: one that is damaged.
-    """
-    if not run.exists(NAME):
-        return ()
-    return tuple(run.read_lines(NAME, "sweep", _choice))
-
-
-def keep(run: RunDir, found: Sequence[Choice]) -> None:
-    """Adds to what was chosen; a setting chosen again replaces what it was."""
-    new = {(choice.model, choice.setting): choice for choice in (*read(run), *found)}
-    run.write_lines(NAME, [dataclasses.asdict(choice) for choice in new.values()])
-
-
 def check(chosen: Sequence[Choice], aside: Sequence[Fact], weights: str) -> None:
     """Raises UserError where something was chosen elsewhere, or on facts now used.
 
@@ -106,20 +87,3 @@ def check(chosen: Sequence[Choice], aside: Sequence[Fact], weights: str) -> None
             expected,
             f"sweep again, or remove {NAME} and say the value yourself",
         )
-
-
-def _choice(record: Any) -> Choice:
-    fields = contents.mapping(record)
-    tried = contents.mapping(fields["tried"])
-    value = fields["value"]
-    if not isinstance(value, bool | str):
-        contents.number(value)
-    return Choice(
-        contents.text(fields["model"]),
-        contents.text(fields["setting"]),
-        value,
-        contents.text(fields["metric"]),
-        tuple(map(contents.text, contents.items(fields["facts"]))),
-        contents.text(fields["weights"]),
-        {contents.text(k): float(contents.number(v)) for k, v in tried.items()},
-    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mu_jax import inputs
+from mu_jax.runs.choices import Choice
 from mu_jax.types import Fact, Known, Row, Scores, Selection, Site
 
 LAYERS = 1024
@@ -114,6 +115,22 @@ def selection(record: Any) -> Selection:
         raise ValueError(f"{made.n_params} parameters")
     _name(made.name), text(made.origin)
     return dataclasses.replace(made, tensors=tensors)
+
+
+def choice(record: Any) -> Choice:
+    fields = mapping(record)
+    value = fields["value"]
+    if not isinstance(value, bool | str):
+        number(value)
+    return Choice(
+        text(fields["model"]),
+        text(fields["setting"]),
+        value,
+        text(fields["metric"]),
+        tuple(map(text, items(fields["facts"]))),
+        text(fields["weights"]),
+        {text(k): float(number(v)) for k, v in mapping(fields["tried"]).items()},
+    )
 
 
 # ---- parts of them

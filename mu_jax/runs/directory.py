@@ -32,18 +32,12 @@ from mu_jax.devices import distributed
 from mu_jax.digests import digest
 from mu_jax.inputs import name as checked
 from mu_jax.runs import contents
+from mu_jax.runs.artefacts import ROWS, files, kind_of
+from mu_jax.runs.choices import NAME as CHOSEN
+from mu_jax.runs.choices import Choice
 from mu_jax.runs.files import RunFiles
 from mu_jax.runs.journal import NUMBERS, Form, Journal
 from mu_jax.types import Fact, Facts, Row, Scores, Selection
-
-_MAKERS = {
-    "evals": "evaluate",
-    "rounded": "evaluate",
-    "attacks": "attack",
-    "masks": "mask",
-    "harness": "harness",
-}
-"""The folders with rows, and the command that makes them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +138,12 @@ class RunDir(RunFiles):
 
     def read_rows(self, artefact: str) -> list[Row]:
         """The rows of an artefact such as `evals/NAME`."""
-        made_by = _MAKERS[artefact.partition("/")[0]]
+        made_by = kind_of(artefact)[0].stage
         return list(self.read_lines(f"{artefact}.jsonl", made_by, contents.row))
 
     def measured(self) -> list[str]:
         """The artefacts with rows that there are."""
-        files = [f for folder in _MAKERS for f in self.listed(folder, "**/*.jsonl")]
+        files = [f for folder in ROWS for f in self.listed(folder, "**/*.jsonl")]
         return [file.removesuffix(".jsonl") for file in files]
 
     def write_samples(self, model: str, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -164,6 +158,20 @@ class RunDir(RunFiles):
         if not self.exists(path):
             return []
         return list(self.read_lines(path, "evaluate", contents.sample))
+
+    # ---- what sweeps chose
+
+    def read_choices(self) -> tuple[Choice, ...]:
+        """The settings that were chosen for this run."""
+        if not self.exists(CHOSEN):
+            return ()
+        return tuple(self.read_lines(CHOSEN, "sweep", contents.choice))
+
+    def add_choices(self, found: Sequence[Choice]) -> None:
+        """Adds to them; a setting chosen again replaces what it was."""
+        every = (*self.read_choices(), *found)
+        new = {(choice.model, choice.setting): choice for choice in every}
+        self.write_lines(CHOSEN, map(dataclasses.asdict, new.values()))
 
     # ---- work under way
 
@@ -200,6 +208,8 @@ class RunDir(RunFiles):
 
     def _digest(self, artefact: str) -> str:
         """Of what all its files hold; empty where one that it needs is missing."""
+        if artefact.startswith("inputs/"):
+            return hashlib.sha256(b"").hexdigest()[:16]  # of nothing: see Run
         needed, others = files(artefact)
         if not all(map(self.exists, needed)):
             return ""
@@ -218,27 +228,6 @@ LISTS_OF_ROWS = Form(
     lambda records: list(map(contents.row, records)),
 )
 """How a journal keeps rows."""
-
-
-def files(artefact: str) -> tuple[list[str], list[str]]:
-    """The files and folders of an artefact, and those that it may go without."""
-    kind, _, name = _parts(artefact).partition("/")
-    match kind:
-        case "facts":
-            return ["asked.jsonl", "facts.jsonl"], []
-        case "scores" | "selections":
-            return [f"{artefact}.json"], []
-        case "parts":
-            return [f"selections/{name.replace('/', '.')}.json"], []
-        case "edits":
-            own = ("params", "selection.json", "history.jsonl")
-            return [f"{artefact}/{file}" for file in own], []
-        case "evals":
-            return [f"{artefact}.jsonl"], [f"samples/{name}.jsonl"]
-        case "inputs":
-            return [], []
-        case _:
-            return [f"{artefact}.jsonl"], []
 
 
 def _parts(artefact: str) -> str:

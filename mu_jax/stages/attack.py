@@ -16,11 +16,11 @@ def attack(run: Run) -> None:
 
     What an attack makes of that is all that it could bring back of an edited one.
     """
-    run.need("facts", "facts")
+    run.need("facts")
     names = run.chosen("--edit", run.config.edited)
     attacks = run.chosen("--attack", run.config.attacks)
     for name in names:
-        run.need(f"edits/{name}", "edit")
+        run.need(f"edits/{name}")
     if not names or not attacks:
         raise UserError(
             "nothing to attack with" if names else "no edited model to attack",

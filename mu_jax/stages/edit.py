@@ -24,7 +24,7 @@ from mu_jax.types import Selection
 
 def edit(run: Run) -> None:
     """Edit each selection, and make the baselines."""
-    run.need("facts", "facts")
+    run.need("facts")
     found = run.dir.read_facts()
     names = run.chosen("--edit", run.config.edited)
     aside = found.split("tune")
@@ -81,7 +81,7 @@ def _tell(run: Run, name: str, how: EditorConfig, rows: int) -> None:
 def _plan(run: Run, name: str) -> tuple[Selection, EditorConfig]:
     """What is edited under this name, and how."""
     chosen, how = run.config.selection_of(name), run.config.edit_of(name)
-    run.need(f"selections/{chosen}", "select")
+    run.need(f"selections/{chosen}")
     selection = run.dir.read_selection(chosen)
     if isinstance(how, Sequential):
         parts = _parts(run, chosen, how)

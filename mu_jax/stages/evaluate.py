@@ -18,7 +18,7 @@ from mu_jax.types import UNEDITED, Fact, Facts, Row, shipped
 
 def evaluate(run: Run) -> None:
     """Measure the unedited and every edited model."""
-    run.need("facts", "facts")
+    run.need("facts")
     found, dtype = run.dir.read_facts(), _dtype(run)
     control = functools.cache(lambda: _control(run, found))
     names = run.chosen("--edit", run.config.edited)
@@ -107,7 +107,7 @@ def _depth(
 
 def telling(run: Run) -> list[Format]:
     """The formats in which the unedited model answers better than a constant would."""
-    run.need(f"evals/{UNEDITED}", "evaluate")
+    run.need(f"evals/{UNEDITED}")
     before = run.dir.read_rows(f"evals/{UNEDITED}")
     told = {r.prompt for r in before if r.eval == "recall" and not r.note}
     return [t for t in run.config.facts.templates if t.name in told]

@@ -15,7 +15,7 @@ from mu_jax.types import Fact, Scores
 
 def localize(run: Run) -> None:
     """Score the sites of the network."""
-    run.need("facts", "facts")
+    run.need("facts")
     for artefact in run.todo([f"scores/{name}" for name in run.config.localizers]):
         name = artefact.partition("/")[2]
         localizer = run.config.localizers[name]

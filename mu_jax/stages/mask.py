@@ -11,13 +11,13 @@ from mu_jax.types import Row
 
 def mask(run: Run) -> None:
     """Find out which weights of a selection forgetting needs gone."""
-    run.need("facts", "facts")
+    run.need("facts")
     found = run.dir.read_facts()
     formats = telling(run) or list(run.config.facts.templates[:1])
     chosen = run.chosen("--edit", run.config.selections)
     for artefact in run.todo([f"masks/{name}" for name in chosen]):
         name = artefact.partition("/")[2]
-        run.need(f"selections/{name}", "select")
+        run.need(f"selections/{name}")
         forget, keep = training_prompts(run, found.forget, found.retain)
         text, _ = run.text
         with contextlib.closing(run.snapshots(artefact)) as snapshots:

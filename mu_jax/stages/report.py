@@ -11,14 +11,13 @@ from mu_jax.types import UNEDITED, Row, shipped
 def report(run: Run) -> None:
     """Tables and plots in one page."""
     config = run.config
-    for stage, artefacts in {
-        "facts": ["facts"],
-        "localize": [f"scores/{name}" for name in config.localizers],
-        "select": [f"selections/{name}" for name in config.selections],
-        "evaluate": [f"evals/{UNEDITED}"],
-    }.items():
-        for artefact in artefacts:
-            run.need(artefact, stage)
+    for artefact in (
+        "facts",
+        *(f"scores/{name}" for name in config.localizers),
+        *(f"selections/{name}" for name in config.selections),
+        f"evals/{UNEDITED}",
+    ):
+        run.need(artefact)
     models = _measured(run)
     barred = {*config.edited} - {*models}
     barred |= {shipped(name, "bfloat16") for name in barred}
@@ -41,8 +40,8 @@ def _measured(run: Run) -> list[str]:
     found, missing = [], []
     for name in run.config.edited:
         try:
-            run.need(f"edits/{name}", "edit")
-            run.need(f"evals/{name}", "evaluate")
+            run.need(f"edits/{name}")
+            run.need(f"evals/{name}")
         except UserError as error:
             missing.append((name, error))
         else:

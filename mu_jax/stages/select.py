@@ -13,7 +13,7 @@ def select(run: Run) -> None:
         name = artefact.partition("/")[2]
         source, scores = run.config.selections[name].scores, None
         if source:
-            run.need(f"scores/{source}", "localize")
+            run.need(f"scores/{source}")
             scores = run.dir.read_scores(source)
         run.dir.write_selection(selected(run, name, scores))
     for name in run.config.selections:
@@ -26,7 +26,7 @@ def selected(run: Run, name: str, scores: Scores | None) -> Selection:
     selector = run.config.selections[name]
     budget = getattr(selector, "budget", None)
     if isinstance(budget, str):
-        run.need(f"selections/{budget}", "select")
+        run.need(f"selections/{budget}")
         size = run.dir.read_selection(budget).n_params
         selector = dataclasses.replace(selector, budget=size)
     found = selector(scores or Scores("", {}), run.model.sizes)

@@ -19,7 +19,6 @@ from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals import EVALS
 from mu_jax.report import score
-from mu_jax.runs import choices
 from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.run import Run
@@ -409,7 +408,7 @@ def tuned(small, tmp_path_factory):
 
 def test_a_setting_is_chosen_on_facts_of_no_report_and_the_run_made_with_it(tuned):
     folder, _ = tuned
-    (choice,) = choices.read(RunDir(folder / "small"))
+    (choice,) = RunDir(folder / "small").read_choices()
     assert (choice.model, choice.setting, choice.value) == (
         "top",
         "learning_rate",
@@ -456,7 +455,7 @@ def test_what_was_chosen_holds_in_every_draw(tuned, tmp_path):
     run = shutil.copytree(tuned[0] / "small", tmp_path / "small")
     draw = [str(run), *tuned[1][3:], "--facts.seed", "3"]
     assert main(["run", *draw]) == 0
-    (choice,), facts = choices.read(RunDir(run)), RunDir(run).read_facts()
+    (choice,), facts = RunDir(run).read_choices(), RunDir(run).read_facts()
     assert {fact.id for fact in facts.split("tune")} == set(choice.facts)
 
 
