@@ -222,7 +222,19 @@ class Scores:
     """What a localizer found: one number a site, and the tables behind its pictures.
 
     `values` ranks the sites (larger magnitude matters more). `tables` are named
-    matrices for the report: a name maps to rows of numbers, `axes` names their columns.
+    matrices [layer, column] for the report, which `axes` names the columns of: one
+    called "curves" is drawn as lines (with columns "NAME low" and "NAME high" as bands
+    around NAME), every other one as a map.
+
+    Attributes:
+      finding: what was found, in one line; by default the largest values.
+      heading, caption: what the pictures show, and how to read them.
+      notes: whatever else there is to say. Others read `first` and `last` (layers of
+        a lookup range), or `flat` (why there is none); `extraction_first` and
+        `extraction` (layers); `chance`; `edges` ([writer, reader, score] each) and
+        `head_groups`; `extraction_heads` (sites); and, to compare a derivative with
+        the effect that it predicts: `measures` ("effect" or "derivative"),
+        `direction`, `metric`, `prompts`.
     """
 
     method: str
@@ -232,6 +244,9 @@ class Scores:
     )
     axes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    finding: str = ""
+    heading: str = ""
+    caption: str = ""
 
     def of(self, kind: str) -> dict[Site, float]:
         """The values of one kind of site."""

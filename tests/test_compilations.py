@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import mu_jax as mu
-from mu_jax.edits.descent import update
+from mu_jax.edits.step import update
 from mu_jax.evals.recall import _metrics
 from mu_jax.facts.corrupt import OtherSubject
 from mu_jax.localizers import attribution, sweep

@@ -26,9 +26,10 @@ from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.steering import Steering, spread, steered
 from mu_jax.attacks.victim import Victim
 from mu_jax.devices.sharding import fetch
+from mu_jax.edits.losses import cross_entropy
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import shared_prefix
-from mu_jax.model.network import Network, cross_entropy, take_last
+from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.types import Progress, Prompts, Row, Tensor, silent
 

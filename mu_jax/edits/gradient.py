@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mu_jax.edits.descent import Batch, Descent
+from mu_jax.edits.descent import Descent
 from mu_jax.edits.losses import Inject, Loss, Truth, next_token
+from mu_jax.edits.step import Batch
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.types import Selection

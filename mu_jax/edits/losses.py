@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mu_jax.errors import UserError
-from mu_jax.model.network import cross_entropy, wide
+from mu_jax.model.precision import wide
 from mu_jax.types import Prompts, Tensor
 
 Logits = Float[Array, "batch vocabulary"]
@@ -187,3 +187,12 @@ def _gain(logits: Logits, original: Logits, token: Tensor) -> Float[Array, " bat
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise UserError(f"a loss with {name} = {value}", "more than 0")
+
+
+def cross_entropy(
+    logits: Float[Array, "*where vocabulary"], target: Int[Tensor, "*where"]
+) -> Float[Array, "*where"]:
+    """-log p(target), in nats, computed in float32 at least."""
+    logits = wide(logits)
+    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen

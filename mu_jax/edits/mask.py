@@ -18,9 +18,9 @@ from jaxtyping import Array
 from penzai import pz
 
 from mu_jax.devices.sharding import fetch
-from mu_jax.edits.descent import Batch
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.losses import Loss, Unlearn
+from mu_jax.edits.step import Batch
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params, take
 from mu_jax.types import Edit, Selection

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mu_jax.edits.descent import Batch, Descent
+from mu_jax.edits.descent import Descent
+from mu_jax.edits.step import Batch
 from mu_jax.errors import UserError
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from penzai import pz
 
-from mu_jax.edits.descent import Batch, Rate
 from mu_jax.edits.gradient import GradientEdit
+from mu_jax.edits.step import Batch, Rate
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import concatenate
 from mu_jax.types import Prompts, Selection

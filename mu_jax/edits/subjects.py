@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mu_jax.errors import UserError
-from mu_jax.model.network import Network, wide
+from mu_jax.model.network import Network
 from mu_jax.model.params import Params
+from mu_jax.model.precision import wide
 from mu_jax.types import Prompts
 
 

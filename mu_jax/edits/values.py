@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from mu_jax.edits.losses import cross_entropy
 from mu_jax.errors import UserError
-from mu_jax.model.network import Network, cross_entropy, take_last
+from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.types import Prompts
 

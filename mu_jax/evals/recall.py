@@ -25,7 +25,7 @@ from mu_jax.errors import UserError
 from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batched, prompts, shared_prefix
 from mu_jax.model.model import Model, run
-from mu_jax.model.network import wide
+from mu_jax.model.precision import wide
 from mu_jax.types import Fact, Facts, Progress, Prompts, Row, Split, silent
 
 Ask = Callable[[Prompts, int], Float[Array, "batch vocabulary"]]

@@ -15,8 +15,8 @@ derivative of causal tracing. With steps, integrated gradients: the mean derivat
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, OtherSubject
 from mu_jax.facts.tokens import batches, shared_prefix
+from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric
 from mu_jax.localizers.patching import (
     Inputs,
@@ -45,6 +46,18 @@ from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
+
+
+def told(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Heading and caption of such scores."""
+    return {
+        "heading": "What the output depends on",
+        "caption": f"Attribution patching over {notes['rows']} prompts"
+        f" ({notes['direction']}): the derivative of the normalised"
+        f" {notes['metric']} (clean 0, corrupt -1 when noising) if a component"
+        " moved to the other run, by layer and position.",
+    }
+
 
 PAPER = ("query", "key", "value", "head", "mlp_in", "mlp")
 """What the paper's runs add up to an attention and an MLP score."""
@@ -79,6 +92,8 @@ class AttributionPatching:
     top_neurons: int = 100
     mode: str = "clean"
 
+    needs: ClassVar[Needs] = "pairs"
+
     def __post_init__(self):
         if self.direction not in ("noising", "denoising"):
             raise UserError(f"the direction {self.direction!r}", "noising or denoising")
@@ -108,6 +123,7 @@ class AttributionPatching:
         clean: Prompts,
         corrupt: Prompts,
         progress: Progress = silent,
+        journal: MutableMapping[str, Any] | None = None,  # quick: nothing is kept
     ) -> Scores:
         """Signed sums over rows and positions, ranked by magnitude.
 
@@ -137,11 +153,12 @@ class AttributionPatching:
             "prompts": fingerprint(clean, corrupt, self.corruption),
             "metric": self.metric.name,
             "direction": self.direction,
+            "measures": "derivative",
             "steps": self.steps,
             "mode": self.mode,
             "mean_absolute_row_score": absolute,
         }
-        return Scores("attribution", values, tables, axes, notes)
+        return Scores("attribution", values, tables, axes, notes, **told(notes))
 
     def maps(
         self,

@@ -22,7 +22,8 @@ So a node's outgoing edges add up to its node score, exactly.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping, MutableMapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, OtherSubject
 from mu_jax.facts.tokens import batches, shared_prefix
+from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric
 from mu_jax.localizers.patching import (
     Donors,
@@ -82,6 +84,18 @@ class Edges(NamedTuple):
         ]
 
 
+def told(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Finding, heading and caption of such scores."""
+    largest = (f"{a} -> {b} {v:+.2f}" for a, b, v in notes["edges"][:4])
+    how = f" (integrated, {notes['steps']} steps)" if notes["steps"] else ""
+    return {
+        "finding": f"largest: {', '.join(largest)}",
+        "heading": "The circuit",
+        "caption": f"Edge attribution{how} over {notes['rows']} prompts: the largest"
+        " edges from a component's write to another's read.",
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class EdgeAttribution:
     """Scores of every edge, from one backward pass a batch and step.
@@ -103,6 +117,8 @@ class EdgeAttribution:
     batch: int = 8
     keep: int = 500
 
+    needs: ClassVar[Needs] = "pairs"
+
     def __post_init__(self):
         if self.steps < 0:
             raise UserError(f"edges.steps {self.steps}", "0 (EAP) or more (EAP-IG)")
@@ -113,6 +129,7 @@ class EdgeAttribution:
         clean: Prompts,
         corrupt: Prompts,
         progress: Progress = silent,
+        journal: MutableMapping[str, Any] | None = None,  # quick: nothing is kept
     ) -> Scores:
         """Node scores as values; the largest edges in the notes."""
         clean, corrupt = (p.rows(slice(self.rows)) for p in (clean, corrupt))
@@ -127,7 +144,7 @@ class EdgeAttribution:
             "edges": found.top(self.keep),
         }
         values = {Site.parse(name): score for name, score in nodes.items()}
-        return Scores("edges", values, notes=notes)
+        return Scores("edges", values, {}, {}, notes, **told(notes))
 
     def edges(
         self,

@@ -15,8 +15,8 @@ each LD a mean over the facts:
 
 import dataclasses
 import functools
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, RandomTokens
 from mu_jax.facts.tokens import shared_prefix
+from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric
 from mu_jax.localizers.patching import (
     Inputs,
@@ -40,6 +41,22 @@ from mu_jax.localizers.sweep import Base, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
+
+
+def told(notes: Mapping[str, Any], mlps: Float[np.ndarray, " layer"]) -> dict[str, str]:
+    """Finding, heading and caption of such scores."""
+    heads = notes["extraction_heads"]
+    order = np.argsort(-np.abs(mlps), kind="stable")[:5]
+    feeding = ", ".join(f"{Site(int(i), 'mlp')} {mlps[i]:+.2f}" for i in order)
+    return {
+        "finding": f"heads {', '.join(heads)} write the answer; the MLPs below layer"
+        f" {notes['receiver']} that feed them most: {feeding}",
+        "heading": "Who writes the answer, and what feeds them",
+        "caption": f"Path patching over {notes['rows']} prompts: the direct effect of"
+        f" each head on the logits ({len(heads)} extraction heads are marked), and that"
+        f" of each MLP on the stream that enters layer {notes['receiver']}, the lowest"
+        " of them.",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +79,8 @@ class PathPatching:
     batch: int = 4
     mode: str = "clean"
 
+    needs: ClassVar[Needs] = "pairs"
+
     def __post_init__(self):
         if self.heads < 1:
             raise UserError(f"{self.heads} extraction heads", "at least 1")
@@ -74,17 +93,17 @@ class PathPatching:
         clean: Prompts,
         corrupt: Prompts,
         progress: Progress = silent,
-        done: MutableMapping[str, Any] | None = None,
+        journal: MutableMapping[str, Any] | None = None,
     ) -> Scores:
         """m of every head and MLP; MLPs from the receiver on have 0.
 
         Args:
-          done: what a sweep cut short has measured; filled as this one goes.
+          journal: what a sweep cut short has measured; filled as this one goes.
         """
         clean, corrupt = (p.rows(slice(self.rows)) for p in (clean, corrupt))
         checked(clean, corrupt)
         spec = model.spec
-        heads = self.direct_effects(model, clean, corrupt, progress, done)
+        heads = self.direct_effects(model, clean, corrupt, progress, journal)
         order = np.argsort(-np.abs(heads), axis=None, kind="stable")[: self.heads]
         chosen = [divmod(i, spec.heads) for i in order.tolist()]
         receiver = min(layer for layer, _ in chosen)
@@ -94,18 +113,16 @@ class PathPatching:
             for layer, h in np.ndindex(heads.shape)
         }
         values |= {Site(layer, "mlp"): float(m) for layer, m in enumerate(mlps)}
-        return Scores(
-            "paths",
-            values,
-            {"head": heads.tolist(), "mlp": mlps[:, None].tolist()},
-            {"head": [f"head {h}" for h in range(spec.heads)], "mlp": ["MLP"]},
-            {
-                "rows": len(clean.tokens),
-                "mode": self.mode,
-                "receiver": receiver,
-                "extraction_heads": [str(Site(i, "head", h)) for i, h in chosen],
-            },
-        )
+        tables = {"head": heads.tolist(), "mlp": mlps[:, None].tolist()}
+        axes = {"head": [f"head {h}" for h in range(spec.heads)], "mlp": ["MLP"]}
+        notes = {
+            "rows": len(clean.tokens),
+            "mode": self.mode,
+            "receiver": receiver,
+            "extraction_heads": [str(Site(i, "head", h)) for i, h in chosen],
+        }
+        said = told(notes, mlps)
+        return Scores("paths", values, tables, axes, notes, **said)
 
     def direct_effects(
         self,

@@ -12,12 +12,14 @@ what it can do with nothing to learn.
 """
 
 import dataclasses
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mu_jax.errors import UserError
 from mu_jax.localizers.classifier import classifier, fitting
+from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.ranges import Lookup, LookupRange
 from mu_jax.localizers.residuals import residuals
 from mu_jax.model.model import Model
@@ -48,6 +50,8 @@ class Probes:
     bootstraps: int = 200
     seed: int = 0
     lookup: LookupRange = LookupRange()
+
+    needs: ClassVar[Needs] = "subjects"
 
     def __post_init__(self):
         if self.folds < 2:
@@ -101,18 +105,15 @@ class Probes:
         found = self._range(right, chance, np.arange(len(labels)))
         columns, rows = self._table(right)
         sites = {Site(i, "resid"): a for i, a in enumerate(right["alone"].mean(1)[1:])}
-        return Scores(
-            "probes",
-            {site: float(a) for site, a in sites.items()},
-            {"curves": rows},
-            {"curves": columns},
-            {
-                "chance": chance,
-                "subjects": len(labels),
-                **found._asdict(),
-                **self._interval(right, chance),
-            },
-        )
+        values = {site: float(a) for site, a in sites.items()}
+        notes = {
+            "chance": chance,
+            "subjects": len(labels),
+            **found._asdict(),
+            **self._interval(right, chance),
+        }
+        curves = {"curves": rows}, {"curves": columns}
+        return Scores("probes", values, *curves, notes, **told(notes))
 
     def _range(self, right: dict[str, np.ndarray], chance: float, which) -> Lookup:
         curve = {name: r[:, which].mean(axis=1) for name, r in right.items()}
@@ -162,6 +163,38 @@ class Probes:
                 classifier(self.penalty), features, labels, groups=groups, cv=folds
             )
         return np.asarray(predicted == labels, float)
+
+
+def told(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Finding, heading and caption of such scores."""
+    read = (
+        "A linear probe reads the answer off the residual stream of"
+        f" {notes['subjects']} subjects, each scored by a probe that never saw it"
+        " (bands: 95 % intervals; control: shuffled labels)."
+    )
+    heading = "Where the fact is looked up"
+    if why := notes.get("flat"):
+        shown = f"{read} It shows no lookup: {why}."
+        said = f"no lookup range: {why}"
+        return {"finding": said, "heading": heading, "caption": shown}
+    layers = f"layers {notes['first']}{{}}{notes['last']}"
+    moved = f"layers {notes['extraction_first']}{{}}{notes['extraction']}"
+    return {
+        "finding": f"the probe climbs from {notes['floor']:.2f} to"
+        f" {notes['plateau']:.2f} over {layers.format('-')} ({notes['subjects']}"
+        " subjects); the answer reaches the prompt's end over"
+        f" {moved.format('-')}",
+        "heading": heading,
+        "caption": f"{read} It climbs over {layers.format(' to ')} (90 % of resampled"
+        f" subjects: first {_span(notes['first_interval'])}, last"
+        f" {_span(notes['last_interval'])}). The answer reaches the prompt's end over"
+        f" {moved.format(' to ')}.",
+    }
+
+
+def _span(interval: Sequence[float]) -> str:
+    low, high = (round(x) for x in interval)
+    return f"{low}" if low == high else f"{low}-{high}"
 
 
 def _same_subject(alone: Prompts) -> np.ndarray:

@@ -10,8 +10,8 @@ prompt.
 """
 
 import dataclasses
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, GaussianNoise, OtherSubject
 from mu_jax.facts.tokens import shared_prefix
+from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric, Probability
 from mu_jax.localizers.patching import (
     Inputs,
@@ -36,6 +37,17 @@ from mu_jax.localizers.roles import ROLES, roles
 from mu_jax.localizers.sweep import EVERYWHERE, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
+
+
+def told(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Heading and caption of such scores."""
+    return {
+        "heading": "What restores the answer",
+        "caption": f"Causal tracing over {notes['rows']} prompts: the share of the"
+        f" effect on the {notes['metric']} that returns when one kind of site of one"
+        " layer is made clean in the corrupt run, by layer and by where the token"
+        " stands.",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +76,8 @@ class CausalTracing:
     rows: int = 16
     batch: int = 4
     mode: str = "clean"
+
+    needs: ClassVar[Needs] = "pairs"
 
     def __post_init__(self):
         if self.mode not in ("clean", "paper"):
@@ -94,21 +108,21 @@ class CausalTracing:
         clean: Prompts,
         corrupt: Prompts,
         progress: Progress = silent,
-        done: MutableMapping[str, Any] | None = None,
+        journal: MutableMapping[str, Any] | None = None,
     ) -> Scores:
         """The share of the effect that each component restores.
 
         Args:
           corrupt: row by row as long as `clean`; not looked at if the corruption is
             noise.
-          done: what a sweep cut short has measured; filled as this one goes.
+          journal: what a sweep cut short has measured; filled as this one goes.
 
         Returns:
           A value for every component; in `tables` a map [layer, role] of each kind, and
           [layer, token] of the example; in the notes the standard error over rows.
         """
         clean, corrupt = (p.rows(slice(self.rows)) for p in (clean, corrupt))
-        done = {} if done is None else done
+        done = {} if journal is None else journal
         sites = [s for kind in self.kinds for s in sites_of(kind, model.spec)]
         whole = [self._cell(site, model) for site in sites]
         prefix = shared_prefix(clean, corrupt)  # nothing differs inside it
@@ -143,10 +157,11 @@ class CausalTracing:
             "rows": len(clean.tokens),
             "prompts": fingerprint(clean, corrupt, self.corruption),
             "metric": self.metric.name,
+            "measures": "effect",
             "mode": self.mode,
             "stderr": dict(zip(map(str, sites), _errors(per_site), strict=True)),
         }
-        return Scores("tracing", values, tables, axes, notes)
+        return Scores("tracing", values, tables, axes, notes, **told(notes))
 
     def token_maps(
         self,

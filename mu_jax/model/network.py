@@ -7,18 +7,15 @@
 Everything is a pure function of (params, tokens, patch, edited tensors), and `Network`
 itself is static: hash and equality are those of its spec, layout and precision.
 
-On a mesh that does not divide the rows of a batch, copies of its last row fill it up
-inside, and are cut off again: nothing that is returned, nor a gradient, holds any of
-them, and no device computes the rows of others.
+Rows that fill a batch up for a mesh (`border`) are in nothing that is returned, nor in
+a gradient, and no device computes the rows of others.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from penzai import pz
@@ -26,27 +23,12 @@ from penzai import pz
 from mu_jax.devices.sharding import LOGITS, Layout
 from mu_jax.model import stack
 from mu_jax.model.block import bind, norm
+from mu_jax.model.border import AXES, Border, cut
 from mu_jax.model.params import Named, Params
 from mu_jax.model.precision import Precision, precisely
 from mu_jax.model.specs import Spec
-from mu_jax.model.taps import PER_HEAD, Patch
+from mu_jax.model.taps import Patch
 from mu_jax.types import Selection, Tensor
-
-_GROUPED = ("head_groups", "query_heads")
-_AXES = {
-    "query": ("seq", *_GROUPED, "projection"),
-    "key": ("seq", "head_groups", "projection"),
-    "value": ("seq", "head_groups", "projection"),
-    "head": ("seq", *_GROUPED, "projection"),
-    "attn": ("seq", "embedding"),
-    "mlp_in": ("seq", "embedding"),
-    "neuron": ("seq", "neurons"),
-    "down": ("seq", "embedding"),
-    "mlp": ("seq", "embedding"),
-    "resid": ("seq", "embedding"),
-}
-_WEIGHTS = {"head": ("seq", *_GROUPED), "neuron": ("neurons",)}
-"""The axes of a patch's weight behind `batch`, where they are not `seq` alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +41,10 @@ class Network:
     spec: Spec
     layout: Layout | None = None
     precision: Precision = "highest"
+
+    @property
+    def _border(self) -> Border:
+        return Border(self.spec, self.layout)
 
     def whole(self, rows: int) -> int:
         """The rows of a batch that costs no more than one of `rows`; at least those."""
@@ -106,7 +92,7 @@ class Network:
           one `head` axis (key and value: one head a group).
         """
         rows, first = len(tokens), tokens[0, :prefix]
-        tokens, valid, noise = map(self._filled, (tokens, valid, noise))
+        tokens, valid, noise = map(self._border.filled, (tokens, valid, noise))
         x = self._embed(params, tokens[:, prefix:], "batch", "seq")
         if noise is not None:
             x = x + pz.nx.wrap(noise).tag("batch", "seq", "embedding")
@@ -123,9 +109,9 @@ class Network:
             x,
             positions=own,
             key_positions=keys,
-            prefix=self._all_filled(memory),
-            patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
-            shift={kind: self._tag(kind, a) for kind, a in (shift or {}).items()},
+            prefix=self._border.all_filled(memory),
+            patch=self._border.patches(patch),
+            shift=self._border.tags(shift),
             ablate=without,
             read=read,
             selection=selection,
@@ -134,8 +120,8 @@ class Network:
             layout=self.layout,
         )
         stream = self._final(params, x).unwrap("batch", "seq", "embedding")
-        return _cut(stream, rows), {
-            kind: _cut(self._unwrap(kind, array), rows, axis=1)
+        return cut(stream, rows), {
+            kind: cut(self._border.unwrap(kind, array), rows, axis=1)
             for kind, array in reads.items()
         }
 
@@ -165,10 +151,10 @@ class Network:
           patch: kind of site -> Patch, with weights [layer, cell, batch, ...].
         """
         rows = len(tokens)
-        tokens, valid = map(self._filled, (tokens, valid))
+        tokens, valid = map(self._border.filled, (tokens, valid))
         own, keys = _positions(tokens, valid, prefix)
         axes = ("cell", "batch", "seq", "embedding")
-        entering = self._filled(entering, 1)
+        entering = self._border.filled(entering, 1)
         x = stack.resume(
             self.spec,
             params,
@@ -176,11 +162,11 @@ class Network:
             start,
             positions=own,
             key_positions=keys,
-            prefix=self._all_filled(memory),
-            patch={kind: self._wrap(kind, p) for kind, p in (patch or {}).items()},
+            prefix=self._border.all_filled(memory),
+            patch=self._border.patches(patch),
             layout=self.layout,
         )
-        return _cut(self._final(params, x).unwrap(*axes), rows, axis=1)
+        return cut(self._final(params, x).unwrap(*axes), rows, axis=1)
 
     @precisely
     def extend(
@@ -204,20 +190,21 @@ class Network:
         """
         name = lambda a: pz.nx.wrap(a).tag("batch", "seq")
         rows = len(tokens)
-        tokens, positions, places = map(self._filled, (tokens, positions, places))
+        filled = map(self._border.filled, (tokens, positions, places))
+        tokens, positions, places = filled
         x, reads = stack.run(
             self.spec,
             params,
             self._embed(params, tokens, "batch", "seq"),
             positions=name(positions),
             key_positions=name(jnp.concatenate([places, positions], axis=1)),
-            prefix={kind: self._tag(kind, array) for kind, array in memory.items()},
+            prefix=self._border.tags(memory),
             read=("key", "value"),
             layout=self.layout,
         )
         stream = self._final(params, x).unwrap("batch", "seq", "embedding")
-        return _cut(stream, rows), {
-            kind: _cut(self._unwrap(kind, array), rows, axis=1)
+        return cut(stream, rows), {
+            kind: cut(self._border.unwrap(kind, array), rows, axis=1)
             for kind, array in reads.items()
         }
 
@@ -239,7 +226,7 @@ class Network:
         own, _ = _positions(tokens, valid, prefix)
         x = pz.nx.wrap(entering).tag("batch", "seq", "embedding")
         y = stack.read_stream(self.spec, params, kind, layer, x, own)
-        return self._unwrap(kind, y[None].tag("layer"))[0]
+        return self._border.unwrap(kind, y[None].tag("layer"))[0]
 
     @precisely
     def write_stream(
@@ -249,8 +236,8 @@ class Network:
         heads: Float[Array, "batch rest head projection"],
     ) -> Float[Array, "batch rest embedding"]:
         """What one layer's heads together add to the stream, post-norm included."""
-        z = heads.reshape(*heads.shape[:2], *self._groups, -1)
-        z = pz.nx.wrap(z).tag("batch", *_AXES["head"])
+        z = heads.reshape(*heads.shape[:2], *self._border.groups, -1)
+        z = pz.nx.wrap(z).tag("batch", *AXES["head"])
         y = stack.write_stream(self.spec, params, layer, z)
         return y.unwrap("batch", "seq", "embedding")
 
@@ -283,7 +270,7 @@ class Network:
         rows = self.layout.filled(stream.reshape(-1, stream.shape[-1]), rules=LOGITS)
         named = pz.nx.wrap(unembed(rows, _unembedding(params))).tag(*axes)
         logits = self.layout.constrain(named, LOGITS).unwrap(*axes)
-        return _cut(logits, math.prod(where)).reshape(*where, -1)
+        return cut(logits, math.prod(where)).reshape(*where, -1)
 
     @precisely
     def logits_of(
@@ -321,23 +308,6 @@ class Network:
             "batch", "seq", "embedding"
         )
 
-    def _filled(self, array: Any, axis: int = 0) -> Any:
-        """The array with rows along `axis` for all devices alike."""
-        if self.layout is None or array is None:
-            return array
-        return self.layout.filled(array, axis)
-
-    def _all_filled(self, tree: Params | None) -> Params | None:
-        """The same of arrays whose axis is called `batch`; others stay as they are."""
-
-        def fill(array: Named) -> Named:
-            if self.layout is None or "batch" not in array.named_shape:
-                return array
-            rows = pz.nx.nmap(self.layout.filled)(array.untag("batch"))
-            return rows.tag("batch").order_like(array)
-
-        return tree and {label: fill(array) for label, array in tree.items()}
-
     def _final(self, params: Params, x: Named) -> pz.nx.NamedArray:
         final = norm("final_norm", "embedding", self.spec.embedding, self.spec)
         return bind(final, params)(x).astype(params["embedder"].dtype)
@@ -362,7 +332,7 @@ class Network:
         if tokens.ndim == 1:
             positions = keys = pz.nx.wrap(jnp.arange(rows)).tag("seq")
         else:
-            tokens, valid = map(self._filled, (tokens, valid))
+            tokens, valid = map(self._border.filled, (tokens, valid))
             positions, keys = _positions(tokens, valid, 0)
         _, reads = stack.run(
             self.spec,
@@ -380,43 +350,6 @@ class Network:
             cut = lambda a: a[{"batch": pz.slice[:rows]}].order_like(a)
             reads = {kind: cut(array) for kind, array in reads.items()}
         return reads
-
-    def _wrap(self, kind: str, patch: Patch) -> tuple:
-        names = ("batch", *_WEIGHTS.get(kind, ("seq",)))
-        weight = patch.weight
-        if kind == "head":
-            weight = weight.reshape(*weight.shape[:-1], *self._groups)
-        cells = ("cell",) * (weight.ndim - 1 - len(names))
-        weight = self._filled(weight, 1 + len(cells))
-        weight = pz.nx.wrap(weight).tag("layer", *cells, *names)
-        return weight, self._tag(kind, patch.donor)
-
-    def _tag(self, kind: str, array: Array) -> pz.nx.NamedArray:
-        """The inverse of `_unwrap`; [layer, embedding] has no other axes to name."""
-        if array.ndim == 2:
-            return pz.nx.wrap(array).tag("layer", "embedding")
-        if kind in PER_HEAD:
-            array = array.reshape(*array.shape[:3], *self._groups, -1)
-        array = self._filled(array, 1)
-        return pz.nx.wrap(array).tag("layer", "batch", *_AXES[kind])
-
-    def _unwrap(self, kind: str, array: Named) -> Array:
-        """Plain, with the axes of a query head as one."""
-        plain = array.unwrap("layer", "batch", *_AXES[kind])
-        if kind in PER_HEAD:
-            plain = plain.reshape(*plain.shape[:3], self.spec.heads, -1)
-        return plain
-
-    @property
-    def _groups(self) -> tuple[int, int]:
-        return self.spec.head_groups, self.spec.query_heads
-
-
-def _cut(array: Array, rows: int, axis: int = 0) -> Array:
-    """The first `rows` along an axis, which may be all."""
-    if array.shape[axis] == rows:
-        return array
-    return jax.lax.slice_in_dim(array, 0, rows, axis=axis)
 
 
 def _unembedding(params: Params) -> Float[Array, "vocabulary embedding"]:
@@ -448,17 +381,3 @@ def take_last(
 ) -> Float[Array, "batch embedding"]:
     """Each row's stream at its position `last` (counted from the start of `stream`)."""
     return jnp.take_along_axis(stream, last[:, None, None], axis=1)[:, 0]
-
-
-def wide(array: Array) -> Array:
-    """In float32 at least: sums of bfloat16 numbers would be off by per cents."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def cross_entropy(
-    logits: Float[Array, "*where vocabulary"], target: Int[Tensor, "*where"]
-) -> Float[Array, "*where"]:
-    """-log p(target), in nats, computed in float32 at least."""
-    logits = wide(logits)
-    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -18,11 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mu_jax.edits.descent import Batch, Descent, update
+from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import State
+from mu_jax.edits.step import Batch, update
 from mu_jax.evals import recall, utility
 from mu_jax.load import TINY
-from mu_jax.localizers.probes import Probes
 from mu_jax.model.params import sizes
 from mu_jax.model.specs import Spec, spec
 from mu_jax.plan import costs, localizing
@@ -84,7 +84,7 @@ def programs(config: Config, topology: Topology) -> Iterator[Program]:
     yield _asking("facts", shapes, config.known.batch, train, train.rows)
     for name, localizer in config.localizers.items():
         part = localizing.passes(localizer, shapes, train)
-        kind = "reads" if isinstance(localizer, Probes) else "inputs"
+        kind = "reads" if localizer.needs == "subjects" else "inputs"
         holds = {"weights": bytes_a_device(shapes.params)}
         holds[kind] = bytes_a_device(part.inputs)
         calls, work = part.calls, part.work

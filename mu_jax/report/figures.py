@@ -23,61 +23,71 @@ _TITLES = {
 
 def of_scores(scores: Scores) -> list[Figure]:
     """Every picture of one localizer's scores."""
-    if scores.method == "probes":
-        return [probe_curves(scores)]
-    if scores.method == "edges":
-        return [edge_circuit(scores)]
     figures = []
-    maps = [k for k in ("attn", "mlp", "resid") if len(scores.axes.get(k, ())) > 1]
-    if maps:
-        figures.append(heat_maps(scores, maps))
-    examples = [k for k in scores.tables if k.startswith("example ")]
-    if examples:
-        figures.append(heat_maps(scores, examples))
+    if "curves" in scores.tables:
+        figures.append(curves_of(scores))
+    if "edges" in scores.notes:
+        figures.append(edge_circuit(scores))
+    others = [k for k in scores.tables if k not in ("curves", "head")]
+    examples = [k for k in others if k.startswith("example ")]
+    maps = [k for k in others if k not in examples and len(scores.axes[k]) > 1]
+    for names in filter(None, (maps, examples)):
+        figures.append(heat_maps(scores, names))
     if "head" in scores.tables:
         figures.append(head_map(scores))
     return figures
 
 
-def probe_curves(scores: Scores) -> Figure:
-    """Accuracy of the probe after each layer; lookup and extraction ranges shaded."""
+_CURVES = {
+    "alone": "subject alone",
+    "subject": "subject in the prompt",
+    "end": "prompt's end",
+    "control": "control: shuffled labels",
+}
+_RANGES = (
+    ("lookup", "first", "last", "#f3d9a4"),
+    ("extraction", "extraction_first", "extraction", "#cfe3d4"),
+)
+
+
+def curves_of(scores: Scores) -> Figure:
+    """The table `curves`, a line a column; lookup and extraction ranges shaded.
+
+    A row a layer, of which the first may be the embedding's.
+    """
     curves, columns = np.array(scores.tables["curves"]), list(scores.axes["curves"])
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    ranges = {
-        "lookup": (scores.notes["first"], scores.notes["last"], "#f3d9a4"),
-        "extraction": (
-            scores.notes["extraction_first"],
-            scores.notes["extraction"],
-            "#cfe3d4",
-        ),
-    }
-    for name, (first, last, color) in ranges.items():
-        axes.axvspan(first - 0.5, last + 0.5, color=color, alpha=0.6, lw=0)
-        span = f"{first}-{last}" if first < last else f"{first}"
-        axes.text(first - 0.4, 1.01, f"{name} {span}", fontsize=9, va="bottom")
-    names = {
-        "alone": "subject alone",
-        "subject": "subject in the prompt",
-        "end": "prompt's end",
-        "control": "control: shuffled labels",
-    }
-    for color, (name, label) in zip(_INK, names.items(), strict=False):
-        mean, low, high = (
-            curves[:, columns.index(column)]
-            for column in (name, f"{name} low", f"{name} high")
-        )
-        layers = np.arange(len(mean)) - 1  # the first row is the embedding
-        axes.plot(layers, mean, color=color, label=label, marker="o", ms=3)
-        axes.fill_between(layers, low, high, color=color, alpha=0.15, lw=0)
-    chance = scores.notes["chance"]
-    axes.axhline(chance, color="#666", ls=":", lw=1)
-    axes.text(len(curves) - 1.6, chance, "chance", fontsize=8, va="bottom", ha="right")
-    ticks = range(-1, len(curves) - 1)
-    axes.set_xticks(list(ticks), ["emb", *map(str, ticks[1:])], fontsize=8)
+    for name, *ends, color in _RANGES:
+        if all(end in scores.notes for end in ends):
+            first, last = (scores.notes[end] for end in ends)
+            axes.axvspan(first - 0.5, last + 0.5, color=color, alpha=0.6, lw=0)
+            span = f"{first}-{last}" if first < last else f"{first}"
+            axes.text(first - 0.4, 1.01, f"{name} {span}", fontsize=9, va="bottom")
+    layers = {site.layer for site in scores.values}
+    begin = -1 if len(curves) > 1 + max(layers, default=-1) else 0
+    places = np.arange(len(curves)) + begin
+    names = [c for c in columns if c.rpartition(" ")[2] not in ("low", "high")]
+    for i, name in enumerate(names):
+        of = lambda column: curves[:, columns.index(column)]
+        color = _INK[i % len(_INK)]
+        label = _CURVES.get(name, name)
+        axes.plot(places, of(name), color=color, label=label, marker="o", ms=3)
+        band = [f"{name} {end}" for end in ("low", "high")]
+        if all(column in columns for column in band):
+            low, high = map(of, band)
+            axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
+    bottom = float(curves.min(initial=0.35)) - 0.1
+    if "chance" in scores.notes:
+        chance = scores.notes["chance"]
+        bottom = min(0.25, chance - 0.1)
+        axes.axhline(chance, color="#666", ls=":", lw=1)
+        at = {"fontsize": 8, "va": "bottom", "ha": "right"}
+        axes.text(places[-1] + 0.4, chance, "chance", **at)
+    axes.set_xticks(places, ["emb" if i < 0 else str(i) for i in places], fontsize=8)
     axes.set_xlabel("residual stream after layer")
-    axes.set_ylabel("probe accuracy")
-    axes.set_ylim(min(0.25, chance - 0.1), 1.06)
+    axes.set_ylabel("probe accuracy" if "chance" in scores.notes else scores.method)
+    axes.set_ylim(bottom, max(1.06, float(curves.max(initial=0)) * 1.06))
     axes.legend(frameon=False, fontsize=8, loc="center right")
     return figure
 
@@ -111,7 +121,9 @@ def heat_maps(scores: Scores, names: Sequence[str]) -> Figure:
 def head_map(scores: Scores) -> Figure:
     """Scores [layer, head]; extraction heads are ringed, MLPs stand beside."""
     values = np.array(scores.tables["head"])
-    beside = np.array(scores.tables["mlp"]) if scores.method == "paths" else None
+    beside = None
+    if len(scores.axes.get("mlp", ())) == 1:
+        beside = np.array(scores.tables["mlp"])
     tables = [values] if beside is None else [values, beside]
     figure = Figure(figsize=(0.34 * values.shape[1] + 3.2, 4.6), layout="constrained")
     ratios = [t.shape[1] for t in tables]

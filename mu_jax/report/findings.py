@@ -1,7 +1,6 @@
 """What the localizers found: a line each, and how far they agree."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,30 +10,11 @@ from mu_jax.types import Scores
 
 def finding(scores: Scores) -> str:
     """One line for people about the scores of one localizer."""
-    notes = scores.notes
-    match scores.method:
-        case "probes" if notes.get("flat"):
-            return f"no lookup range: {notes['flat']}"
-        case "probes":
-            return (
-                f"the probe climbs from {notes['floor']:.2f} to {notes['plateau']:.2f}"
-                f" over layers {notes['first']}-{notes['last']}"
-                f" ({notes['subjects']} subjects); the answer reaches the prompt's end"
-                f" over layers {notes['extraction_first']}-{notes['extraction']}"
-            )
-        case "paths":
-            heads = ", ".join(notes["extraction_heads"])
-            return (
-                f"heads {heads} write the answer; the MLPs below layer"
-                f" {notes['receiver']} that feed them most: {_largest(scores, 'mlp')}"
-            )
-        case "edges":
-            edges = (f"{a} -> {b} {v:+.2f}" for a, b, v in notes["edges"][:4])
-            return f"largest: {', '.join(edges)}"
-        case _:
-            kinds = [k for k in ("mlp", "attn") if scores.of(k)]
-            kinds = kinds or sorted({site.kind for site in scores.values})
-            return "; ".join(f"largest {k}: {_largest(scores, k)}" for k in kinds)
+    if scores.finding:
+        return scores.finding
+    kinds = [k for k in ("mlp", "attn") if scores.of(k)]
+    kinds = kinds or sorted({site.kind for site in scores.values})
+    return "; ".join(f"largest {k}: {_largest(scores, k)}" for k in kinds)
 
 
 def _largest(scores: Scores, kind: str, n: int = 5) -> str:
@@ -51,7 +31,8 @@ def agreement(found: Mapping[str, Scores]) -> Grid | None:
         (a, t, found[a], found[t])
         for a in found
         for t in found
-        if found[a].method == "attribution" and found[t].method == "tracing"
+        if found[a].notes.get("measures") == "derivative"
+        and found[t].notes.get("measures") == "effect"
     ]
     rows = []
     for a, t, attribution, tracing in pairs:
@@ -106,67 +87,3 @@ def _correlation(x, y) -> str:
     if np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
         return "-"
     return f"{pearsonr(x, y)[0]:.2f} ({spearmanr(x, y)[0]:.2f})"
-
-
-def caption(scores: Scores) -> tuple[str, str]:
-    """A heading and an explanation for the pictures of one localizer."""
-    notes = scores.notes
-    match scores.method:
-        case "probes":
-            return (
-                "Where the fact is looked up",
-                "A linear probe reads the answer off the residual stream of"
-                f" {notes['subjects']} subjects, each scored by a probe that never saw"
-                f" it (bands: 95 % intervals; control: shuffled labels)."
-                f" {_climb(notes)}",
-            )
-        case "tracing":
-            return (
-                "What restores the answer",
-                f"Causal tracing over {notes['rows']} prompts: the share of the effect"
-                f" on the {notes['metric']} that returns when one kind of site of one"
-                " layer is made clean in the corrupt run, by layer and by where the"
-                " token stands.",
-            )
-        case "attribution":
-            return (
-                "What the output depends on",
-                f"Attribution patching over {notes['rows']} prompts"
-                f" ({notes['direction']}): the derivative of the normalised"
-                f" {notes['metric']} (clean 0, corrupt -1 when noising) if a component"
-                " moved to the other run, by layer and position.",
-            )
-        case "paths":
-            return (
-                "Who writes the answer, and what feeds them",
-                f"Path patching over {notes['rows']} prompts: the direct effect of each"
-                f" head on the logits ({len(notes['extraction_heads'])} extraction"
-                " heads are marked), and that of each MLP on the stream that enters"
-                f" layer {notes['receiver']}, the lowest of them.",
-            )
-        case "edges":
-            return (
-                "The circuit",
-                "Edge attribution"
-                + (f" (integrated, {notes['steps']} steps)" if notes["steps"] else "")
-                + f" over {notes['rows']} prompts: the largest edges from a component's"
-                " write to another's read.",
-            )
-    return (scores.method, "")
-
-
-def _climb(notes: Mapping[str, Any]) -> str:
-    """Over which layers the probes' curve climbs, if it does."""
-    if notes.get("flat"):
-        return f"It shows no lookup: {notes['flat']}."
-    return (
-        f"It climbs over layers {notes['first']} to {notes['last']} (90 % of resampled"
-        f" subjects: first {_span(notes['first_interval'])}, last"
-        f" {_span(notes['last_interval'])}). The answer reaches the prompt's end over"
-        f" layers {notes['extraction_first']} to {notes['extraction']}."
-    )
-
-
-def _span(interval) -> str:
-    low, high = (round(x) for x in interval)
-    return f"{low}" if low == high else f"{low}-{high}"

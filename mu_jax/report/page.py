@@ -153,10 +153,10 @@ def _edited(run: RunDir, models: Sequence[str]) -> dict[str, str]:
 
 def _section(name: str, scores: Scores) -> Section:
     """Heading, caption and pictures of one localizer."""
-    heading, caption = findings.caption(scores)
+    heading = scores.heading or scores.method
     if name != scores.method:
         heading = f"{heading} ({name})"
-    return Section(heading, caption, figures.of_scores(scores))
+    return Section(heading, scores.caption, figures.of_scores(scores))
 
 
 def _shown(section: Section) -> dict:

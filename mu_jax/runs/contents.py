@@ -90,12 +90,11 @@ def scores(record: Any) -> Scores:
             raise ValueError(f"the table {table!r} is not as wide as its axis")
     if axes.keys() != made.tables.keys():
         raise ValueError("axes that are of no table")
-    _noted(text(made.method), mapping(made.notes))
-    missing = _TABLES.get(made.method, set()) - made.tables.keys()
-    if made.method == "probes" and not missing:
-        missing = _CURVES - set(axes["curves"])
-    if missing:
-        raise ValueError(f"no {min(missing)} in the tables of {made.method}")
+    for said in (made.method, made.finding, made.heading, made.caption):
+        text(said)
+    for name, check in _NOTED.items():
+        if name in mapping(made.notes):
+            check(made.notes[name])
     return dataclasses.replace(made, values=values)
 
 
@@ -215,12 +214,6 @@ def _heads(value: Any) -> None:
         raise ValueError("a head without its number")
 
 
-def _span(value: Any) -> None:
-    low, high = map(finite, items(value))
-    if low > high:
-        raise ValueError(f"the range {low} to {high}")
-
-
 def _groups(value: Any) -> None:
     if whole(value) < 1:
         raise ValueError(f"{value} groups of heads")
@@ -230,28 +223,10 @@ def _brief(value: Any) -> str:
     return repr(value)[:40]
 
 
-_ENDS = ("first", "last", "extraction_first", "extraction")
-_NOTED: dict[str, dict[str, Callable[[Any], Any]]] = {
-    "probes": {
-        **dict.fromkeys(("subjects", "floor", "plateau", "chance"), finite),
-        **dict.fromkeys(_ENDS, _layer),
-        **dict.fromkeys(("first_interval", "last_interval"), _span),
-    },
-    "tracing": {"rows": whole, "metric": text},
-    "attribution": {"rows": whole, "metric": text, "direction": text},
-    "paths": {"rows": whole, "receiver": whole, "extraction_heads": _heads},
-    "edges": {"rows": whole, "steps": whole, "head_groups": _groups, "edges": _edges},
+_NOTED: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("first", "last", "extraction_first", "extraction"), _layer),
+    **dict.fromkeys(("flat", "measures", "metric", "direction", "prompts"), text),
+    **{"chance": finite, "edges": _edges, "head_groups": _groups},
+    "extraction_heads": _heads,
 }
-"""What the notes of each method have to say, as reports and selectors read them."""
-
-_TABLES = {"probes": {"curves"}, "paths": {"head", "mlp"}}
-_CURVES = {
-    f"{name}{end}"
-    for name in ("alone", "subject", "end", "control")
-    for end in ("", " low", " high")
-}
-
-
-def _noted(method: str, notes: Mapping[str, Any]) -> None:
-    for name, check in _NOTED.get(method, {}).items():
-        check(notes[name])
+"""The notes that reports and selectors read: see `Scores`."""

@@ -11,12 +11,11 @@ from mu_jax.edits.editor import Record
 from mu_jax.edits.memit import MEMIT
 from mu_jax.edits.rome import ROME
 from mu_jax.edits.staged import Sequential
-from mu_jax.localizers.probes import Probes
 from mu_jax.runs import choices
 from mu_jax.runs.config import EditorConfig
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import union
-from mu_jax.stages.localize import contrasted
+from mu_jax.stages.localize import pairs
 from mu_jax.stages.material import training_prompts
 from mu_jax.stages.select import selected
 from mu_jax.types import Selection
@@ -94,7 +93,7 @@ def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
     """Each part's own selection: by its own facts, where scores depend on facts."""
     source = run.config.selections[name].scores
     localizer = run.config.localizers[source] if source else None
-    if localizer is None or isinstance(localizer, Probes):
+    if localizer is None or localizer.needs != "pairs":
         return (run.dir.read_selection(name),) * how.parts
     forget, out = run.dir.read_facts().forget, []
     cuts = how.cuts(len(forget))
@@ -103,7 +102,10 @@ def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
         part = artefact.removeprefix("parts/").replace("/", ".")
         for _ in run.todo([artefact]):
             journal = run.journal(artefact)
-            scores = contrasted(run, localizer, forget[cut], journal)
+            given = pairs(run, localizer, forget[cut])
+            scores = localizer(
+                run.model, *given, progress=run.progress, journal=journal
+            )
             found = dataclasses.replace(selected(run, name, scores), name=part)
             run.dir.write_selection(found, artefact)
             journal.finish()

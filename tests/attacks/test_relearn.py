@@ -8,7 +8,7 @@ from made_victim import bits, victim, without
 
 from mu_jax.attacks.relearn import Relearn
 from mu_jax.attacks.scoring import BEFORE, METRICS, ORIGINAL
-from mu_jax.edits.descent import update
+from mu_jax.edits.step import update
 from mu_jax.errors import UserError
 from mu_jax.types import Edit
 

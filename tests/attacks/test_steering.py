@@ -10,9 +10,9 @@ from noisy_victim import made
 from mu_jax.attacks.directions import AblateDirection, last_stream
 from mu_jax.attacks.perturb import Perturb, climb
 from mu_jax.attacks.steering import Steering, spread, steered
+from mu_jax.edits.losses import cross_entropy
 from mu_jax.errors import UserError
 from mu_jax.facts.tokens import concatenate, shared_prefix
-from mu_jax.model.network import cross_entropy
 
 pytestmark = pytest.mark.usefixtures("quick")
 LAYER, RADIUS = 3, 0.7

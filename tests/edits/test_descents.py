@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from mu_jax import selectors
-from mu_jax.edits import descent, losses
+from mu_jax.edits import losses
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.mask import WeightMask, scattered, zeroed
 from mu_jax.edits.rmu import RMU
 from mu_jax.edits.staged import Layered, Sequential
+from mu_jax.edits.step import update
 from mu_jax.errors import UserError
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
@@ -55,10 +56,10 @@ def changes(model, edit) -> dict[tuple[str, int], np.ndarray]:
 def test_numbers_are_data_to_one_compiled_step(tiny, data, selection):
     how = GradientEdit(steps=1, **KNOBS)
     how(tiny, selection, *data)
-    before = descent.update._cache_size()
+    before = update._cache_size()
     for change in ({"learning_rate": 1e-3}, {"steps": 2}, {"seed": 3}):
         dataclasses.replace(how, **change)(tiny, selection, *data)
-    assert descent.update._cache_size() == before
+    assert update._cache_size() == before
 
 
 @pytest.fixture(scope="module")

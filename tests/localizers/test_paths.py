@@ -107,7 +107,7 @@ def test_only_mlps_below_the_receiver_feed_it(model, pair):
 
 def test_the_receiver_is_the_lowest_extraction_layer(model, pair, direct, once):
     method = dataclasses.replace(METHOD, heads=3)
-    scores = method(model, *pair, done=once)
+    scores = method(model, *pair, journal=once)
     order = np.argsort(-np.abs(direct), axis=None)[:3]
     best = [Site(int(i) // 4, "head", int(i) % 4) for i in order]
     assert scores.notes["extraction_heads"] == [str(site) for site in best]

@@ -333,20 +333,20 @@ def test_a_sweep_cut_short_goes_on_where_it_was(model, pair, traced, once):
             raise Cut
 
     with pytest.raises(Cut):
-        METHOD(model, *pair, progress=cut, done=once)
+        METHOD(model, *pair, progress=cut, journal=once)
     kept, (done, total) = dict(once), told[-1]
     assert len(kept) == done < total
     told.clear()
     go_on = lambda what, done, total: told.append((done, total))
-    assert METHOD(model, *pair, progress=go_on, done=once) == traced
+    assert METHOD(model, *pair, progress=go_on, journal=once) == traced
     assert told[0] == (done, total) and once.items() > kept.items()
 
 
 def test_what_is_done_is_believed(model, pair, traced, once):
-    METHOD(model, *pair, done=once)
+    METHOD(model, *pair, journal=once)
     once_more = dict(once)
     once_more["2.mlp@all"] = [v + 1 for v in once["2.mlp@all"]]
-    again = METHOD(model, *pair, done=once_more)
+    again = METHOD(model, *pair, journal=once_more)
     changed = {s for s, v in traced.values.items() if again.values[s] != v}
     assert changed == {Site(2, "mlp")}
 

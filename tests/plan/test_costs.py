@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from mu_jax.edits.descent import update
 from mu_jax.edits.gradient import GradientEdit
+from mu_jax.edits.step import update
 from mu_jax.model.network import Network
 from mu_jax.model.params import random, sizes
 from mu_jax.model.specs import gemma1

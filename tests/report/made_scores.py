@@ -2,6 +2,11 @@
 
 import numpy as np
 
+from mu_jax.localizers import attribution as _attribution
+from mu_jax.localizers import edges as _edges
+from mu_jax.localizers import paths as _paths
+from mu_jax.localizers import probes as _probes
+from mu_jax.localizers import tracing as _tracing
 from mu_jax.localizers.roles import ROLES
 from mu_jax.types import Scores, Site
 
@@ -53,9 +58,8 @@ def probes() -> Scores:
         **{"first_interval": [1.0, 1.0], "last_interval": [2.0, 3.0]},
     }
     values = _values(("resid",), 0)
-    return Scores(
-        "probes", values, {"curves": curves.tolist()}, {"curves": columns}, notes
-    )
+    tables, axes = {"curves": curves.tolist()}, {"curves": columns}
+    return Scores("probes", values, tables, axes, notes, **_probes.told(notes))
 
 
 def attribution(**notes) -> Scores:
@@ -67,7 +71,9 @@ def attribution(**notes) -> Scores:
     said = {"rows": 4, "prompts": "same", "metric": "logit difference"}
     said["direction"] = "noising"
     values = _values((*kinds, "head"), 1)
-    return Scores("attribution", values, tables, axes, {**said, "steps": 0, **notes})
+    said |= {"measures": "derivative", "steps": 0, **notes}
+    told = _attribution.told(said)
+    return Scores("attribution", values, tables, axes, said, **told)
 
 
 def tracing(tokens=TOKENS) -> Scores:
@@ -82,7 +88,9 @@ def tracing(tokens=TOKENS) -> Scores:
         axes[f"example {kind}"] = list(tokens)
     notes = {"rows": 4, "metric": "logit difference", "mode": "clean", "stderr": {}}
     notes["prompts"] = "same"
-    return Scores("tracing", _values(kinds, 2), tables, axes, notes)
+    notes["measures"] = "effect"
+    told = _tracing.told(notes)
+    return Scores("tracing", _values(kinds, 2), tables, axes, notes, **told)
 
 
 def paths() -> Scores:
@@ -93,7 +101,8 @@ def paths() -> Scores:
     axes = {"head": [f"head {i}" for i in range(HEADS)], "mlp": ["MLP"]}
     notes = {"rows": 4, "mode": "clean", "receiver": 2}
     notes["extraction_heads"] = ["2.head.1", "4.head.3"]
-    return Scores("paths", values, tables, axes, notes)
+    told = _paths.told(notes, np.ravel(mlps))
+    return Scores("paths", values, tables, axes, notes, **told)
 
 
 def edges(n: int = 60) -> Scores:
@@ -106,7 +115,9 @@ def edges(n: int = 60) -> Scores:
     found = sorted(found, key=lambda edge: -abs(edge[2]))[:n]
     notes = {"rows": 4, "metric": "logit difference", "steps": 2, "embed": 0.1}
     notes |= {"head_groups": 2}
-    return Scores("edges", _values(("head", "mlp"), 5), notes={**notes, "edges": found})
+    notes["edges"] = found
+    values = _values(("head", "mlp"), 5)
+    return Scores("edges", values, {}, {}, notes, **_edges.told(notes))
 
 
 ALL = {f.__name__: f() for f in (probes, attribution, tracing, paths, edges)}

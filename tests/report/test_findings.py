@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_scores import ALL, attribution, tracing
 
-from mu_jax.report.findings import agreement, caption, finding
+from mu_jax.localizers import edges
+from mu_jax.report.findings import agreement, finding
 from mu_jax.types import Scores, Site
 
 LAYERS = range(6)
@@ -15,7 +16,9 @@ LAYERS = range(6)
 def scored(method: str, values, kind="mlp", tables=None, **notes) -> Scores:
     sites = {Site(i, kind): float(v) for i, v in enumerate(values)}
     axes = {name: ("first", "last")[: len(t[0])] for name, t in (tables or {}).items()}
+    kind = {"attribution": "derivative", "tracing": "effect"}.get(method, "")
     notes = {"prompts": "same", "metric": "logit difference", **notes}
+    notes |= {"measures": kind}
     return Scores(method, sites, tables or {}, axes, notes)
 
 
@@ -32,16 +35,12 @@ def test_a_finding_is_one_line(scores):
 
 @pytest.mark.parametrize("scores", ALL.values(), ids=ALL)
 def test_a_caption_is_a_heading_and_a_whole_sentence(scores):
-    heading, said = caption(scores)
+    heading, said = scores.heading, scores.caption
     assert heading and heading[0].isupper() and said.endswith(".")
 
 
 def test_captions_are_all_different():
-    assert len({caption(scores)[0] for scores in ALL.values()}) == len(ALL)
-
-
-def test_a_method_without_a_caption_gets_its_name():
-    assert caption(Scores("new", {})) == ("new", "")
+    assert len({scores.heading for scores in ALL.values()}) == len(ALL)
 
 
 def test_the_largest_sites_come_first_whatever_their_sign():
@@ -62,7 +61,7 @@ def test_probes_say_where_the_climb_is():
     said = finding(ALL["probes"])
     assert "from 0.40 to 0.90 over layers 1-2 (60 subjects)" in said
     assert said.endswith("prompt's end over layers 3-3")
-    assert "first 1, last 2-3" in caption(ALL["probes"])[1]
+    assert "first 1, last 2-3" in ALL["probes"].caption
 
 
 def test_paths_name_the_extraction_heads_and_the_receiver():
@@ -73,7 +72,7 @@ def test_paths_name_the_extraction_heads_and_the_receiver():
 
 def test_edges_are_written_from_writer_to_reader():
     notes = {"edges": [["embed", "0.mlp", -0.5], ["0.mlp", "logits", 0.25]]}
-    said = finding(Scores("edges", {}, notes=notes))
+    said = edges.told({**notes, "steps": 0, "rows": 4})["finding"]
     assert said == "largest: embed -> 0.mlp -0.50, 0.mlp -> logits +0.25"
 
 

@@ -10,7 +10,7 @@ from mu_jax.commands.sweep import _with, concerns, touched
 from mu_jax.console import Console
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
-from mu_jax.runs.choices import Choice, check, keep, read, replaced
+from mu_jax.runs.choices import Choice, check, replaced
 from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.run import Run
@@ -24,10 +24,10 @@ def made(model="flu", setting="steps", value=3) -> Choice:
 
 def test_a_choice_is_read_as_it_was_kept_and_the_last_one_counts(tmp_path):
     run = RunDir(tmp_path / "run")
-    assert read(run) == ()
-    keep(run, [made(), made("late", "learning_rate", 1e-3)])
-    keep(run, [made(value=4)])
-    assert read(run) == (made(value=4), made("late", "learning_rate", 1e-3))
+    assert run.read_choices() == ()
+    run.add_choices([made(), made("late", "learning_rate", 1e-3)])
+    run.add_choices([made(value=4)])
+    assert run.read_choices() == (made(value=4), made("late", "learning_rate", 1e-3))
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_a_choice_is_read_as_it_was_kept_and_the_last_one_counts(tmp_path):
 )
 def test_a_damaged_file_is_one_line(tmp_path, change):
     run = RunDir(tmp_path)
-    keep(run, [made()])
+    run.add_choices([made()])
     record = json.loads((tmp_path / "chosen.jsonl").read_text())
     (tmp_path / "chosen.jsonl").write_text(json.dumps(record | change) + "\n")
     with pytest.raises(UserError, match=r"chosen.jsonl, line 1"):
-        read(run)
+        run.read_choices()
 
 
 def test_a_choice_is_used_where_its_facts_are_set_aside_and_its_model_is():
@@ -108,7 +108,7 @@ def test_sweeping_a_setting_of_one_model_leaves_what_was_chosen_for_others(tmp_p
 @pytest.mark.parametrize("spelt", ["baselines.rmu.edit.steps", "edit.learning-rate"])
 def test_a_command_may_not_say_what_was_chosen(tmp_path, capsys, spelt):
     run = RunDir(tmp_path / "gemma3_270m_robustness")
-    keep(run, [made("rmu"), made("flu", "learning_rate", 1e-3)])
+    run.add_choices([made("rmu"), made("flu", "learning_rate", 1e-3)])
     config = "configs/gemma3_270m_robustness.py"
     assert main(["run", config, "--runs", str(tmp_path), f"--{spelt}", "9"]) == 2
     assert f"--{spelt}, which a sweep chose for" in capsys.readouterr().err
