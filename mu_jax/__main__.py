@@ -16,7 +16,7 @@ from mu_jax.devices import crew, distributed
 from mu_jax.devices.preemption import Preempted
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
-from mu_jax.runs import choices
+from mu_jax.runs import choices, own
 from mu_jax.runs import config as configs
 from mu_jax.runs.config import Config
 from mu_jax.runs.directory import RunDir
@@ -69,7 +69,7 @@ def _command(argv: list[str], console: Console) -> int:
     if not argv or argv[0] in _HELP:
         print(usage.page(_STAGES), end="")
         return 0 if argv else 2
-    stage, *rest = argv
+    stage, *rest = _trusting(argv)
     if stage in _STAGES and rest[:1] in ([word] for word in _HELP):
         print(usage.of_stage(stage, _STAGES[stage]), end="")
         return 0
@@ -121,6 +121,17 @@ def _command(argv: list[str], console: Console) -> int:
         else:
             stages.start(run, stage)
     return 0
+
+
+def _trusting(argv: list[str]) -> list[str]:
+    """The words without `--trust FILE`; those files are imported."""
+    while "--trust" in argv:
+        at = argv.index("--trust")
+        if at + 1 == len(argv):
+            raise UserError("--trust without a file", "--trust FILE")
+        own.trust(Path(argv[at + 1]))
+        argv = argv[:at] + argv[at + 2 :]
+    return argv
 
 
 def _chosen(config: Config, run: RunDir, rest: list[str]) -> Config:

@@ -1,12 +1,13 @@
 """What every attack is: a frozen callable whose fields are its knobs."""
 
 from collections.abc import MutableMapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.types import Progress, Row, silent
 
 
+@runtime_checkable
 class Attack(Protocol):
     """A way to bring forgotten facts back.
 

@@ -106,6 +106,11 @@ _OF_ALL = (
         "--dotted.override VALUE",
         "any setting of the config, such as --edit.steps 20; CONFIG --help lists them",
     ),
+    Option(
+        "--trust FILE",
+        "a Python file whose classes a run may name: methods of one's own, when the run"
+        " is taken up without its config file",
+    ),
     Option("--help", "this text; behind a CONFIG or RUN, every setting"),
 )
 

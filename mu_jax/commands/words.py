@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -41,7 +42,9 @@ def overridden(config: Config, args: list[str], prog: str) -> Config:
     """The config with the dotted overrides of the command line applied."""
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+            # A method of one's own need not be called exactly as its protocol is.
+            warnings.filterwarnings("ignore", "The field `", UserWarning)
             found, unknown = tyro.cli(
                 Config,
                 default=config,

@@ -1,6 +1,6 @@
 """What an editor is, and what it leaves behind when it is interrupted."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -37,8 +37,13 @@ class Snapshots(Protocol):
         """Offers the state after `len(history)` steps; keeps it if one is due."""
 
 
+@runtime_checkable
 class Editor(Protocol):
-    """A way to edit a selection: the gradient edit, or a baseline beside it."""
+    """A way to edit a selection: a frozen dataclass whose fields are its settings.
+
+    One with a class attribute `wants_covariances = True` is also given `covariances`,
+    where second moments of keys are kept (`covariance.Moments`).
+    """
 
     def __call__(
         self,

@@ -7,6 +7,7 @@ arXiv 2210.07229, section 4.2 and 4.3.
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,8 @@ class MEMIT:
     weight: float = 0.1
     contexts: int = 4
     context_length: int = 8
+
+    wants_covariances: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.weight <= 0:

@@ -6,6 +6,7 @@ arXiv 2202.05262, section 3.1.
 
 import dataclasses
 import time
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -50,6 +51,8 @@ class ROME:
     covariance: Covariance = Covariance()
     contexts: int = 4
     context_length: int = 8
+
+    wants_covariances: ClassVar[bool] = True
 
     def __post_init__(self):
         check(self.contexts, self.context_length)

@@ -20,7 +20,6 @@ from mu_jax.plan import costs
 from mu_jax.plan.costs import Work
 from mu_jax.plan.lengths import Lengths
 from mu_jax.plan.shapes import Shapes, Struct
-from mu_jax.runs.config import Localizer
 
 
 class Pass(NamedTuple):
@@ -35,15 +34,20 @@ class Pass(NamedTuple):
     inputs: Any = None
 
 
-def passes(localizer: Localizer, shapes: Shapes, length: Lengths) -> Pass:
-    """The program in which a localizer spends its time and memory."""
+def passes(localizer: Any, shapes: Shapes, length: Lengths) -> Pass | None:
+    """The program in which a localizer spends its time and memory.
+
+    None for one of one's own, whose programs are not known.
+    """
     if isinstance(localizer, Probes):
         return _probes(localizer, shapes, length)
     if isinstance(localizer, EdgeAttribution):
         return _edges(localizer, shapes, length)
     if isinstance(localizer, AttributionPatching) and localizer.together:
         return _attribution(localizer, shapes, length)
-    return _sweep(localizer, shapes, length)
+    if isinstance(localizer, AttributionPatching | CausalTracing | PathPatching):
+        return _sweep(localizer, shapes, length)
+    return None
 
 
 def _probes(probes: Probes, shapes: Shapes, length: Lengths) -> Pass:

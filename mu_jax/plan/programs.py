@@ -12,6 +12,7 @@ quarter of the layers: the lower, the longer the backward pass.
 import dataclasses
 import functools
 import re
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import State
 from mu_jax.edits.step import Batch, update
+from mu_jax.errors import Doubt
 from mu_jax.evals import recall, utility
 from mu_jax.load import TINY
 from mu_jax.model.params import sizes
@@ -32,6 +34,7 @@ from mu_jax.plan.lengths import Lengths, assumed, shipped
 from mu_jax.plan.shapes import Shapes, bytes_a_device
 from mu_jax.runs.config import Config
 from mu_jax.selectors.selections import TENSORS
+from mu_jax.selectors.selector import resized
 from mu_jax.types import Prompts, Scores, Selection, Site
 
 _HUB = re.compile(r"(?:google/|meta-llama/(?:Meta-)?)(.+?)(?:-pt|-it|-Instruct)?")
@@ -84,6 +87,11 @@ def programs(config: Config, topology: Topology) -> Iterator[Program]:
     yield _asking("facts", shapes, config.known.batch, train, train.rows)
     for name, localizer in config.localizers.items():
         part = localizing.passes(localizer, shapes, train)
+        if part is None:
+            kind = type(localizer).__name__
+            said = f"localize {name} is not planned: what {kind} runs is not known"
+            warnings.warn(Doubt(said), stacklevel=2)
+            continue
         kind = "reads" if localizer.needs == "subjects" else "inputs"
         holds = {"weights": bytes_a_device(shapes.params)}
         holds[kind] = bytes_a_device(part.inputs)
@@ -114,7 +122,7 @@ def selections(config: Config, spec: Spec) -> dict[str, Selection]:
     for name, selector in config.selections.items():
         budget = getattr(selector, "budget", None)
         if isinstance(budget, str):
-            selector = dataclasses.replace(selector, budget=out[budget].n_params)
+            selector = resized(selector, out[budget].n_params)
         out[name] = dataclasses.replace(selector(scores, sizes(spec)), name=name)
     return out
 

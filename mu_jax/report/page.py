@@ -21,6 +21,7 @@ from mu_jax.report import (
     findings,
     latent,
     masks,
+    own,
     paper,
     tables,
     terminal,
@@ -124,6 +125,7 @@ def _results(table: tables.Table, edited: dict[str, str]) -> Iterator[Section]:
         (latent.knowledge(table), curves.latent(table)),
         (masks.curves(table), curves.masks(table)),
         (benchmarks.scores(table), []),
+        (own.measured(table), []),
     ]
     for grid, pictures in found:
         if grid:

@@ -61,7 +61,7 @@ def files(artefact: str) -> tuple[Names, Names]:
 
 
 def _measures(c: Config, name: str) -> Sequence[Any]:
-    return c.recall, c.text_loss, c.probe, c.lens, c.depth, c.samples
+    return c.recall, c.text_loss, c.probe, c.lens, c.depth, c.samples, c.evals
 
 
 def _edit(name: str) -> Names:

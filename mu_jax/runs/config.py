@@ -2,16 +2,19 @@
 
 Configs are authored in Python (`configs/*.py`, a `get_config()` each). A run directory
 keeps the resolved one, so that it can be taken up again without the file; since run
-directories travel, only dataclasses of this package are ever built from JSON.
+directories travel, only dataclasses of this package, and of files that were given, are
+ever built from JSON (`own`).
 """
 
 import dataclasses
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import get_protocol_members
+
 from mu_jax import inputs
+from mu_jax.attacks.attack import Attack
 from mu_jax.attacks.directions import AblateDirection
 from mu_jax.attacks.hints import Hints
 from mu_jax.attacks.perturb import Perturb
@@ -21,55 +24,32 @@ from mu_jax.attacks.restore import Restore
 from mu_jax.attacks.soft_adapter import SoftAdapter
 from mu_jax.attacks.soft_prompt import SoftPrompt
 from mu_jax.devices.sharding import Mesh
+from mu_jax.edits.editor import Editor
 from mu_jax.edits.gradient import GradientEdit
-from mu_jax.edits.lora import LoRA
-from mu_jax.edits.memit import MEMIT
-from mu_jax.edits.rmu import RMU
-from mu_jax.edits.rome import ROME
-from mu_jax.edits.staged import Layered, Sequential
 from mu_jax.errors import UserError
 from mu_jax.evals import ANALYSES, EVALS
 from mu_jax.evals.depth import UnlearningDepth
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.lens import LogitLens
 from mu_jax.evals.masks import MaskCurve
+from mu_jax.evals.measure import Eval
 from mu_jax.evals.probes import LatentProbes
 from mu_jax.evals.recall import Recall
 from mu_jax.evals.samples import Samples
 from mu_jax.evals.utility import TextLoss
-from mu_jax.facts.counterfact import CounterFact
+from mu_jax.facts.source import FactSource
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
 from mu_jax.localizers.attribution import AttributionPatching
-from mu_jax.localizers.edges import EdgeAttribution
-from mu_jax.localizers.paths import PathPatching
+from mu_jax.localizers.localizer import Localizer
 from mu_jax.localizers.probes import Probes
-from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.model.precision import Precision, products
-from mu_jax.runs import choices
+from mu_jax.runs import choices, own
 from mu_jax.runs.choices import Choice, replaced
 from mu_jax.runs.records import decode
-from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Selector, Top
+from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Top
+from mu_jax.selectors.selector import Selector
 from mu_jax.types import UNEDITED
-
-Source = Sports | CounterFact
-EditorConfig = GradientEdit | Layered | LoRA | MEMIT | RMU | ROME | Sequential
-"""The ways to edit; losses and masks are settings of the gradient edit and its kin."""
-
-Attack = (
-    Relearn
-    | SoftPrompt
-    | SoftAdapter
-    | Hints
-    | Quantize
-    | Restore
-    | AblateDirection
-    | Perturb
-)
-Contrasting = AttributionPatching | CausalTracing | EdgeAttribution | PathPatching
-"""The localizers that compare clean prompts with corrupt ones."""
-
-Localizer = Probes | Contrasting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +74,10 @@ class Baseline:
     """
 
     selection: str
-    edit: EditorConfig
+    edit: Any  # an Editor: tyro takes the class from the value
+
+    def __post_init__(self):
+        meets(self.edit, Editor, "a baseline's edit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +90,7 @@ class Config:
       facts: where facts, prompt formats and splits come from.
       known: which of the facts the model is said to know.
       text: general text for the text loss.
-      localizers: name -> localizer; each writes `scores/NAME.json`.
+      localizers: name -> localizer, of one's own too; each writes `scores/NAME.json`.
       selections: name -> selector, in the order of the report. A budget may be the
         name of an earlier selection, and is then its number of parameters.
       edit: how every selection is edited.
@@ -116,6 +99,8 @@ class Config:
       baselines: name -> another way to edit a selection, to compare with.
       recall, text_loss: what is measured, before and after.
       probe, lens, depth: what is looked for inside edited models; None: not at all.
+      evals: name -> an evaluation of one's own; the rows that it returns are kept under
+        that name.
       samples: what they are let say in their own words; None: nothing.
       attacks: name -> what `mu attack` tries, in order.
       attack_formats: prompt formats to score attacks in, beside the training prompt.
@@ -133,7 +118,7 @@ class Config:
 
     name: str
     model: str = "gemma3-270m"
-    facts: Source = Sports()
+    facts: Any = Sports()  # a FactSource: tyro takes the class from the value
     known: KnownFilter = KnownFilter()
     text: Text = Text()
     localizers: dict[str, Localizer] = dataclasses.field(
@@ -159,6 +144,7 @@ class Config:
     probe: LatentProbes | None = LatentProbes()
     lens: LogitLens | None = LogitLens()
     depth: UnlearningDepth | None = UnlearningDepth()
+    evals: dict[str, Eval] = dataclasses.field(default_factory=dict)
     samples: Samples | None = Samples()
     attacks: dict[str, Attack] = dataclasses.field(
         default_factory=lambda: {
@@ -184,7 +170,17 @@ class Config:
     save_every: int = 5
 
     def __post_init__(self):
+        for what, protocol, group in (
+            ("facts", FactSource, {"": self.facts}),
+            ("localizers", Localizer, self.localizers),
+            ("selections", Selector, self.selections),
+            ("evals", Eval, self.evals),
+            ("attacks", Attack, self.attacks),
+        ):
+            for name, member in group.items():
+                meets(member, protocol, f"{what}.{name}".rstrip("."))
         named = (self.localizers, self.selections, self.baselines, self.attacks)
+        named = (*named, self.evals)
         for name in (self.name, *(name for group in named for name in group)):
             inputs.name(name)
         inputs.local(self.model, "the model")
@@ -229,9 +225,10 @@ class Config:
                     f"sweep again, or remove the run's {choices.NAME}",
                 )
             self.edit_of(choice.model)
-        for name in self.attacks:
-            if name in (*EVALS, *ANALYSES):
-                raise UserError(f"an attack called {name!r}", "another name: an eval's")
+        for name in (*self.attacks, *self.evals):
+            if name in (*EVALS, *ANALYSES) or {name} <= {*self.attacks} & {*self.evals}:
+                what = "an attack" if name in self.attacks else "an evaluation"
+                raise UserError(f"{what} called {name!r}", "another name: an eval's")
         if len(set(self.attack_seeds)) < max(len(self.attack_seeds), 1):
             raise UserError(
                 f"attack_seeds = {self.attack_seeds}", "different seeds, at least one"
@@ -257,7 +254,7 @@ class Config:
         """The selection that the edited model of this name starts from."""
         return self.baselines[name].selection if name in self.baselines else name
 
-    def edit_of(self, name: str) -> EditorConfig:
+    def edit_of(self, name: str) -> Any:
         """How the edited model of this name is made."""
         own = name in self.baselines
         how = self.baselines[name].edit if own else self.tuned(name)
@@ -274,6 +271,25 @@ class Config:
         loss = dataclasses.replace(self.edit.loss, weight=own.weight)
         return dataclasses.replace(
             self.edit, loss=loss, learning_rate=own.learning_rate
+        )
+
+
+def meets(value: Any, protocol: type, where: str) -> None:
+    """Raises UserError unless a method is a dataclass with a protocol's members."""
+    of, members = protocol.__name__, sorted(get_protocol_members(protocol))
+    missing = [member for member in members if not hasattr(value, member)]
+    if missing or isinstance(value, type):
+        raise UserError(
+            f"{where}: {getattr(type(value), '__name__', value)} without"
+            f" {', '.join(missing) or 'its settings: the class itself'}",
+            f"a {of}, which has {', '.join(members)}",
+            f"see {protocol.__module__}",
+        )
+    if not dataclasses.is_dataclass(value):
+        raise UserError(
+            f"{where}: {type(value).__name__}, which is no dataclass",
+            "a frozen dataclass, whose fields are its settings",
+            "put @dataclasses.dataclass(frozen=True) above it",
         )
 
 
@@ -316,7 +332,7 @@ def load(path: str) -> Config:
     if source.suffix != ".py":
         raise UserError(f"the config {path}", "a Python file with get_config()")
     try:
-        get_config = runpy.run_path(path).get("get_config")
+        get_config = getattr(own.module(source), "get_config", None)
         if get_config is None:
             raise UserError(f"{path} has no get_config()", "one, returning a Config")
         found = get_config()

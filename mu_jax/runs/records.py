@@ -1,4 +1,4 @@
-"""Dataclasses of this package as JSON's own types, and back."""
+"""Dataclasses as JSON's own types, and back: those of mu_jax, and trusted ones."""
 
 import dataclasses
 import importlib
@@ -7,6 +7,8 @@ import types
 import typing
 from typing import Any
 
+from mu_jax.runs import own
+
 
 def encode(value: Any) -> Any:
     """Dataclasses to dicts with a `class` entry, all else to JSON's own types."""
@@ -14,7 +16,7 @@ def encode(value: Any) -> Any:
         kind = type(value)
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {
-            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "class": own.spelled(kind),
             **{k: encode(v) for k, v in fields.items()},
         }
     if isinstance(value, dict):
@@ -28,8 +30,8 @@ def decode(value: Any) -> Any:
     """The inverse of `encode`; lists become tuples.
 
     Raises:
-      ValueError: a class that is not a dataclass of this package, or a field that is
-        unknown or not of its type.
+      ValueError: a class that is neither a dataclass of this package nor one of a file
+        that is imported (see `own`), or a field that is unknown or not of its type.
     """
     if isinstance(value, list):
         return tuple(decode(v) for v in value)
@@ -40,13 +42,12 @@ def decode(value: Any) -> Any:
         return fields
     module, _, name = str(value["class"]).partition(":")
     if not re.fullmatch(r"mu_jax(\.[a-z_0-9]+)+", module):
-        raise ValueError(
-            f"a {value['class']}, which is not of mu_jax: start from its config file"
-        )
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise ValueError(f"an unknown class {value['class']}") from None
+        kind = own.find(str(value["class"]))
+    else:
+        try:
+            kind = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            raise ValueError(f"an unknown class {value['class']}") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise ValueError(f"{value['class']} is no record")
     hints = typing.get_type_hints(kind)

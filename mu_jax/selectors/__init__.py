@@ -13,6 +13,7 @@ whole components until they have reached it, and may (`mode="paper"`, method §1
     all_mlps            AllMLPs()
     nonlocalized        Nonlocalized()                                  yes
 
+selector    the protocol
 lookup      where the fact is looked up: FactLookup, PathLookup
 top         the highest of any scores: Top
 draws       at random: Random, RandomMLPs
@@ -31,15 +32,3 @@ from mu_jax.selectors.named import LateMLPs as LateMLPs
 from mu_jax.selectors.named import Layers as Layers
 from mu_jax.selectors.named import Nonlocalized as Nonlocalized
 from mu_jax.selectors.top import Top as Top
-
-Selector = (
-    FactLookup
-    | PathLookup
-    | Top
-    | Random
-    | RandomMLPs
-    | Layers
-    | LateMLPs
-    | AllMLPs
-    | Nonlocalized
-)

@@ -2,23 +2,23 @@
 
 import contextlib
 import dataclasses
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from mu_jax.checkpoints import edits
 from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import Record
-from mu_jax.edits.memit import MEMIT
-from mu_jax.edits.rome import ROME
 from mu_jax.edits.staged import Sequential
+from mu_jax.errors import UserError
 from mu_jax.runs import choices
-from mu_jax.runs.config import EditorConfig
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import union
 from mu_jax.stages.localize import pairs
 from mu_jax.stages.material import training_prompts
 from mu_jax.stages.select import selected
-from mu_jax.types import Selection
+from mu_jax.types import Edit, Selection
 
 
 def edit(run: Run) -> None:
@@ -37,7 +37,7 @@ def edit(run: Run) -> None:
         text, _ = run.text
         run.dir.clear_edit(name, keep=() if run.force else ("state",))
         rest = {}
-        if isinstance(how, ROME | MEMIT):
+        if getattr(how, "wants_covariances", False):
             rest["covariances"] = run.covariances()
         _tell(run, name, how, len(text))
         with contextlib.closing(run.snapshots(artefact)) as snapshots:
@@ -51,13 +51,36 @@ def edit(run: Run) -> None:
                 snapshots,
                 **rest,
             )
+        _check(run, name, how, made)
         edits.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_edited(dataclasses.replace(made.selection, name=name))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         run.console.say(f"  {name}: {_summary(made.history)}")
 
 
-def _tell(run: Run, name: str, how: EditorConfig, rows: int) -> None:
+def _check(run: Run, name: str, how: Any, made: Any) -> None:
+    """Raises UserError for what is no edit of the tensors that it names."""
+    of = f"the edit {name!r} by {type(how).__name__}"
+    if not isinstance(made, Edit) or not made.history:
+        raise UserError(of, "an Edit with a record a step", "see mu_jax.edits.editor")
+    like = run.model.selected(made.selection)
+    shape = lambda array: dict(getattr(array, "named_shape", {}))
+    for label, old in like.items():
+        if (got := shape(made.params.get(label))) != shape(old):
+            raise UserError(
+                f"{of}: {label} with the axes {got}",
+                f"{shape(old)}",
+                "give every tensor of its selection, named as in Model.selected",
+            )
+        if not bool(jnp.isfinite(made.params[label].unwrap(*shape(old))).all()):
+            raise UserError(
+                f"{of}: {label} is not finite",
+                "numbers",
+                "take smaller steps (learning_rate), or see its history",
+            )
+
+
+def _tell(run: Run, name: str, how: Any, rows: int) -> None:
     """What a person should know before an edit begins."""
     for choice in run.config.chosen:
         if choice.model == name:
@@ -77,7 +100,7 @@ def _tell(run: Run, name: str, how: EditorConfig, rows: int) -> None:
         )
 
 
-def _plan(run: Run, name: str) -> tuple[Selection, EditorConfig]:
+def _plan(run: Run, name: str) -> tuple[Selection, Any]:
     """What is edited under this name, and how."""
     chosen, how = run.config.selection_of(name), run.config.edit_of(name)
     run.need(f"selections/{chosen}")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mu_jax.checkpoints import rounding
 from mu_jax.errors import UserError
@@ -10,6 +12,7 @@ from mu_jax.evals import recall
 from mu_jax.evals.depth import Baseline, UnlearningDepth
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
+from mu_jax.runs import contents
 from mu_jax.runs.directory import LISTS_OF_ROWS
 from mu_jax.runs.run import Run
 from mu_jax.stages.material import never_knew
@@ -77,8 +80,30 @@ def _measurements(
         yield "probe", lambda: probe(model, name, found, train, run.progress)
     if lens := config.lens:
         yield "lens", lambda: lens(model, name, found, train, run.progress)
+    for own, measure in config.evals.items():
+        measured = functools.partial(measure, model, name, found, train, run.progress)
+        yield f"own {own}", lambda own=own, m=measured: _own(own, name, m())
     if (depth := config.depth) and name != UNEDITED:
         yield "depth", lambda: _depth(run, depth, name, model, found, control)
+
+
+def _own(eval: str, model: str, rows: Any) -> list[Row]:
+    """The rows of an evaluation of one's own, once they are what rows are.
+
+    Raises:
+      UserError: something else, or none.
+    """
+    try:
+        made = [dataclasses.replace(row, eval=eval, model=model) for row in rows]
+        plain = json.loads(json.dumps([dataclasses.asdict(row) for row in made]))
+        if not made:
+            raise ValueError("none")
+        return list(map(contents.row, plain))
+    except (ValueError, TypeError, LookupError) as error:
+        raise UserError(
+            f"the rows of evals.{eval} ({error})",
+            "a list of mu_jax.types.Row, each made by Row.of",
+        ) from None
 
 
 def _recalled(

@@ -4,6 +4,7 @@ import dataclasses
 
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import describe
+from mu_jax.selectors.selector import resized
 from mu_jax.types import Scores, Selection
 
 
@@ -28,6 +29,6 @@ def selected(run: Run, name: str, scores: Scores | None) -> Selection:
     if isinstance(budget, str):
         run.need(f"selections/{budget}")
         size = run.dir.read_selection(budget).n_params
-        selector = dataclasses.replace(selector, budget=size)
+        selector = resized(selector, size)
     found = selector(scores or Scores("", {}), run.model.sizes)
     return dataclasses.replace(found, name=name)

@@ -1,0 +1,116 @@
+"""Methods of one's own, of every kind, through the whole pipeline."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from mu_jax.__main__ import main
+from mu_jax.runs.directory import RunDir
+
+MINE = Path(__file__).with_name("my_methods.py")
+OTHERS = {"norms": "Norms", "last": "Last", "shrunk": "Shrink"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The config, and its run, made, attacked and reported."""
+    folder = tmp_path_factory.mktemp("own")
+    config = shutil.copy(MINE, folder)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MU_JAX_CACHE", str(folder / "cache"))
+    patch.chdir(folder)
+    for stage in ("run", "attack", "report"):
+        assert main([stage, str(config)]) == 0
+    yield Path(config), folder / "runs/mine"
+    patch.undo()
+
+
+def refused(capsys, *args) -> str:
+    capsys.readouterr()
+    assert main([str(arg) for arg in args]) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_method_of_ones_own_does_its_part(made):
+    _, path = made
+    run = RunDir(path)
+    assert len(run.read_selection("last").layers) == 2
+    assert run.read_scores("norms").finding.startswith("the stream grows to")
+    assert run.read_history("shrunk") == [{"step": 1, "share": 0.5}]
+    (letters,) = [r for r in run.read_rows("evals/last") if r.eval == "length"]
+    assert letters.n == 8 and letters.metric == "letters"
+    assert {r.at for r in run.read_rows("attacks/again/last")} >= {"time=0", "time=1"}
+    page = (path / "report.html").read_text()
+    assert "Norms" in page and "again" in page and "letters" in page
+
+
+def test_again_all_is_up_to_date_and_a_setting_is_a_setting(made, capsys):
+    config, path = made
+    capsys.readouterr()
+    assert main(["run", str(config)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("up to date") >= 7 and "measuring" not in said
+    copy = path.with_name("other")
+    shutil.copytree(path, copy)
+    changed = ["--name", "other", "--localizers.norms.layers", "3"]
+    changed += ["--baselines.shrunk.edit.share", "0.25", "--edit.loss.margin", "2"]
+    assert main(["run", str(config), *changed]) == 0
+    assert RunDir(copy).read_history("shrunk") == [{"step": 1, "share": 0.25}]
+    assert len(RunDir(copy).read_scores("norms").values) == 3
+
+
+def test_a_run_imports_nothing_by_itself(made, capsys, tmp_path, monkeypatch):
+    config, path = made
+    settings = json.loads((path / "config.json").read_text())
+    named = settings["config"]["localizers"]["norms"]["class"]
+    assert named.startswith("my_methods.py:Norms#")
+    for name, module in [*sys.modules.items()]:
+        if (getattr(module, "__file__", None) or "").endswith("my_methods.py"):
+            monkeypatch.delitem(sys.modules, name)
+    said = refused(capsys, "report", path)
+    assert "my_methods.py is not of mu_jax" in said and "--trust my_methods.py" in said
+    changed = tmp_path / "my_methods.py"
+    changed.write_text(config.read_text() + "\n# changed\n")
+    said = refused(capsys, "report", path, "--trust", changed)
+    assert "my_methods.py has changed since the run was made" in said
+    assert main(["report", str(path), "--trust", str(config)]) == 0
+    assert "--trust without a file" in refused(capsys, "report", path, "--trust")
+    assert "--trust nope.py; expected" in refused(
+        capsys, "report", "--trust", "nope.py"
+    )
+
+
+LETTERS = 'return [Row.of(values, model=name, eval="length", **where)]'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            '    needs: ClassVar[str] = "subjects"\n',
+            "",
+            "localizers.norms: Norms without needs",
+        ),
+        ("{'norms': Norms()}", "{'norms': Norms}", "the class itself"),
+        ("float(sizes[i])", "float('nan')", "the scores of the localizer 'norms'"),
+        ("return Scores(", "return (", "the scores of the localizer 'norms'"),
+        ("    learns: ClassVar[bool] = False\n", "", "attacks.again: AskAgain without"),
+        (LETTERS, "return [1]", "the rows of evals.length"),
+        (LETTERS, "return []", "the rows of evals.length (none)"),
+        ("    def alone(", "    def lonely(", "facts: Towers without alone"),
+        ("v * self.share for", "v[{'layer': 0}] for", "'shrunk' by Shrink: mlp/"),
+        ("v * self.share for", "v * np.nan for", "is not finite"),
+    ],
+)
+def test_what_is_not_met_is_one_line(
+    made, capsys, tmp_path, monkeypatch, old, new, said
+):
+    text = MINE.read_text().replace('"norms": Norms()', "'norms': Norms()")
+    assert old in text
+    config = tmp_path / "my_methods.py"
+    config.write_text(text.replace(old, new))
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(capsys, "run", config)
