@@ -13,7 +13,7 @@ from mu_jax.devices import crew
 
 WAIT = """
 import os, signal, sys, time
-from mu_jax import crew, distributed
+from mu_jax.devices import crew, distributed
 from mu_jax.errors import UserError
 from mu_jax.devices.preemption import Preempted
 port, index, last = sys.argv[1], int(sys.argv[2]), sys.argv[3]

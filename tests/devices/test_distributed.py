@@ -33,7 +33,7 @@ MESH = ("--mesh.data", "2", "--mesh.fsdp", "2")
 
 TALK = """
 import sys, jax
-from mu_jax import distributed
+from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 port, index = sys.argv[1], int(sys.argv[2])
 distributed.start("127.0.0.1:" + port, 2, index)
@@ -211,7 +211,7 @@ def test_other_contents_under_the_same_path_are_refused(tmp_path, what):
 @pytest.mark.parametrize("process", [0, 1])
 def test_processes_that_do_not_come_are_given_up(process):
     call = f"distributed.start('127.0.0.1:{small_run.port()}', 2, {process}, timeout=1)"
-    command = f"from mu_jax import distributed; {call}"
+    command = f"from mu_jax.devices import distributed; {call}"
     done = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True
     )
