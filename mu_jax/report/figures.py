@@ -150,8 +150,8 @@ def edge_circuit(scores: Scores, n: int = 40) -> Figure:
     """
     edges = list(scores.notes["edges"])[:n]
     heads = 1 + max((s.unit or 0 for s in scores.of("head")), default=0)
-    layers = 1 + max(site.layer for site in scores.values)
-    groups = scores.notes["head_groups"]
+    layers = 1 + max((site.layer for site in scores.values), default=0)
+    groups = scores.notes.get("head_groups", heads)
 
     def place(name: str) -> tuple[float, float]:
         if name in ("embed", "logits"):

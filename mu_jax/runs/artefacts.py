@@ -155,6 +155,7 @@ KINDS: dict[str, Kind] = {
         made_from=lambda c, name: _edit(_first(name)),
         reads=("weights",),
     ),
+    "inputs": Kind("run", files=lambda _: ([], [])),  # what a file was, stamped alone
 }
 """In the order in which what they hold is reported."""
 
