@@ -6,6 +6,7 @@ nothing: a class is only taken from a file that this process has imported anyway
 the config file was given again, or `--trust FILE`.
 """
 
+import hashlib
 import importlib.util
 import inspect
 import re
@@ -20,7 +21,7 @@ _KNOWN = re.compile(r"([^/\\:#]+\.py):([A-Za-z_][\w.]*)#([0-9a-f]{16}|)")
 
 
 def module(path: Path) -> ModuleType:
-    """The module of a Python file, once for the same contents.
+    """The module of a Python file, once for the same contents in the same place.
 
     Modules that lie beside it can be imported by it.
 
@@ -28,7 +29,8 @@ def module(path: Path) -> ModuleType:
       Exception: whatever the file raises.
     """
     path = path.resolve()
-    name = f"mu_own_{digest(path)}_{path.stem}"
+    where = hashlib.sha256(str(path).encode()).hexdigest()[:8]  # as __file__ is used
+    name = f"mu_own_{digest(path)}_{where}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -68,6 +68,18 @@ def test_a_shipped_config_is_named_like_its_file():
         assert load(str(path)).name == path.stem
 
 
+def test_the_same_file_elsewhere_is_another_config(tmp_path):
+    """It may name files beside itself."""
+    text = (
+        "from pathlib import Path\nfrom mu_jax.runs.config import Config\n"
+        "def get_config():\n    return Config(Path(__file__).parent.name)\n"
+    )
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.py").write_text(text)
+        assert load(str(tmp_path / name / "config.py")).name == name
+
+
 def test_a_run_directory_gives_its_config_back(config, tmp_path):
     text = json.dumps({"config": encode(config), "versions": {}})
     (tmp_path / "config.json").write_text(text)
