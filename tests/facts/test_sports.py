@@ -171,7 +171,7 @@ def test_splits_are_disjoint_and_hold_every_known_fact(sports, forget, heldout):
 
 @pytest.mark.parametrize("forget", [5, 6, 100, "football"])
 def test_too_few_known_facts_are_refused(forget):
-    with pytest.raises(UserError, match="5 known athletes"):
+    with pytest.raises(UserError, match="5 known facts; expected"):
         Sports(forget=forget).split(known([" football"] * 5))
 
 
