@@ -37,12 +37,14 @@ def module(path: Path) -> ModuleType:
     assert spec and spec.loader  # of a .py file
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
     sys.path.append(str(path.parent))
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside it
     try:
         spec.loader.exec_module(made)
     except BaseException:
         del sys.modules[name]
         raise
     finally:
+        sys.dont_write_bytecode = kept
         sys.path.remove(str(path.parent))
     return made
 
