@@ -338,7 +338,9 @@ def test_splits_are_disjoint_and_hold_every_known_fact(
 )
 def test_too_few_known_facts_are_refused(settings):
     settings = {"forget": 1, **settings}
-    with pytest.raises(UserError, match=r"10 known facts; expected at least \d+: \d+ to forget"):
+    with pytest.raises(
+        UserError, match=r"10 known facts; expected at least \d+: \d+ to forget"
+    ):
         CounterFact(**settings).split(known(10))
 
 
