@@ -92,15 +92,15 @@ def _command(argv: list[str], console: Console) -> int:
         )
     target, *rest = rest
     if stage == "plan":
-        own, rest = plan.options(rest)
+        asked, rest = plan.options(rest)
         config = overridden(configs.load(target), rest, f"mu plan {target}")
-        return plan.command(config, own, progress=console.progress)
+        return plan.command(config, asked, progress=console.progress)
     options, rest = _options(rest)
     over, rest = sweep.options(rest) if stage == "sweep" else (None, rest)
     _join(options, console)
     runs = inputs.local(options.get("--runs", "runs"), "--runs")
-    own = dataclasses.replace(configs.load(target), chosen=())  # no setting to be given
-    config = overridden(own, rest, f"mu {stage} {target}")
+    given = dataclasses.replace(configs.load(target), chosen=())  # by no command line
+    config = overridden(given, rest, f"mu {stage} {target}")
     path = Path(target) if Path(target).is_dir() else runs / config.name
     if "--as" in options and stage != "evaluate":
         raise UserError(

@@ -24,6 +24,7 @@ class Kind(NamedTuple):
       reads: what else is: of "weights", "facts" (the file), "text".
       files: of an artefact of this name, those it needs and those it may go without; by
         default one of rows.
+      rows: whether it holds measurements, in a file of its name.
     """
 
     stage: str
@@ -31,6 +32,7 @@ class Kind(NamedTuple):
     made_from: Callable[[Config, str], Names] = lambda c, name: []
     reads: tuple[str, ...] = ()
     files: Callable[[str], tuple[Names, Names]] | None = None
+    rows: bool = False
 
 
 def kind_of(artefact: str) -> tuple[Kind, str]:
@@ -117,13 +119,7 @@ KINDS: dict[str, Kind] = {
         lambda c, name: (c.edit_of(name),),
         lambda c, name: ["facts", f"selections/{c.selection_of(name)}"],
         reads=("text",),
-        files=lambda name: (
-            [
-                f"edits/{name}/{f}"
-                for f in ("params", "selection.json", "history.jsonl")
-            ],
-            [],
-        ),
+        files=lambda name: ([f"edits/{name}/{file}" for file in _EDIT], []),
     ),
     "evals": Kind(
         "evaluate",
@@ -131,33 +127,38 @@ KINDS: dict[str, Kind] = {
         lambda c, name: ["facts", *_edit(name)],
         reads=("text",),
         files=lambda name: ([f"evals/{name}.jsonl"], [f"samples/{name}.jsonl"]),
+        rows=True,
     ),
     "rounded": Kind(  # rounded/DTYPE/MODEL
         "evaluate",
         lambda c, name: (_first(name), *_measures(c, name)),
         lambda c, name: ["facts", *_edit(_last(name))],
         reads=("text",),
+        rows=True,
     ),
     "masks": Kind(
         "mask",
         lambda c, _: (c.mask, c.recall),
         lambda c, name: ["facts", f"selections/{name}"],
         reads=("text",),
+        rows=True,
     ),
     "attacks": Kind(  # attacks/ATTACK/MODEL
         "attack",
         lambda c, name: (c.attacks[_first(name)], c.attack_seeds, c.attack_formats),
         lambda c, name: ["facts", *_edit(_last(name))],
         reads=("text",),
+        rows=True,
     ),
     "harness": Kind(  # harness/MODEL/TASK; and what was asked, behind its stamp
         "harness",
         made_from=lambda c, name: _edit(_first(name)),
         reads=("weights",),
+        rows=True,
     ),
     "inputs": Kind("run", files=lambda _: ([], [])),  # what a file was, stamped alone
 }
 """In the order in which what they hold is reported."""
 
-ROWS = tuple(name for name in KINDS if KINDS[name].files is None or name == "evals")
+ROWS = tuple(name for name, kind in KINDS.items() if kind.rows)
 """The kinds that hold rows, each in a folder of its name."""

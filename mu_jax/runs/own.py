@@ -2,10 +2,11 @@
 
 A config file is a real module, so its classes have a source. A run keeps such a class
 as `FILE.py:NAME#DIGEST`, the digest of the file that defines it. Reading a run imports
-nothing: a class is only taken from a file that this process has imported anyway, since
-the config file was given again, or `--trust FILE`.
+nothing: a class is only taken from a file that a person has given in this command, as
+the config or by `--trust FILE`, or from one beside it that it has imported.
 """
 
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -16,6 +17,9 @@ from types import ModuleType
 
 from mu_jax.digests import digest
 from mu_jax.errors import UserError
+
+_GIVEN: set[Path] = set()
+"""The folders of the files that were given."""
 
 _KNOWN = re.compile(r"([^/\\:#]+\.py):([A-Za-z_][\w.]*)#([0-9a-f]{16}|)")
 
@@ -29,6 +33,7 @@ def module(path: Path) -> ModuleType:
       Exception: whatever the file raises.
     """
     path = path.resolve()
+    _GIVEN.add(path.parent)
     where = hashlib.sha256(str(path).encode()).hexdigest()[:8]  # as __file__ is used
     name = f"mu_own_{digest(path)}_{where}_{path.stem}"
     if name in sys.modules:
@@ -65,6 +70,7 @@ def trust(path: Path) -> None:
         ) from None
 
 
+@functools.cache
 def spelled(kind: type) -> str:
     """What a run calls a class."""
     if kind.__module__.partition(".")[0] == "mu_jax":
@@ -86,13 +92,13 @@ def find(said: str) -> type:
     if not matched:
         raise ValueError(f"no class {said[:80]!r}")
     file, name, wanted = matched.groups()
-    files = {id(m): getattr(m, "__file__", None) for m in [*sys.modules.values()]}
     loaded = [
-        (m, Path(files[id(m)] or ""))
-        for m in [*sys.modules.values()]
-        if Path(files[id(m)] or "").name == file
+        (made, path)
+        for made in [*sys.modules.values()]
+        for path in [Path(getattr(made, "__file__", None) or "")]
+        if path.name == file and path.resolve().parent in _GIVEN
     ]
-    same = [m for m, path in loaded if path.is_file() and digest(path) == wanted]
+    same = [made for made, path in loaded if path.is_file() and digest(path) == wanted]
     if not same:
         state = "has changed since the run was made" if loaded else "is not of mu_jax"
         raise ValueError(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mu_jax.__main__ import main
+from mu_jax.digests import digest
+from mu_jax.runs import own
 from mu_jax.runs.directory import RunDir
 
 MINE = Path(__file__).with_name("my_methods.py")
@@ -77,6 +79,10 @@ def test_a_run_imports_nothing_by_itself(made, capsys, tmp_path, monkeypatch):
     said = refused(capsys, "report", path, "--trust", changed)
     assert "my_methods.py has changed since the run was made" in said
     assert main(["report", str(path), "--trust", str(config)]) == 0
+    library = Path(pytest.__file__)
+    theirs = f"{library.name}:Item#{digest(library)}"  # imported, and given by nobody
+    with pytest.raises(ValueError, match="is not of mu_jax"):
+        own.find(theirs)
     assert "--trust without a file" in refused(capsys, "report", path, "--trust")
     assert "--trust nope.py; expected" in refused(
         capsys, "report", "--trust", "nope.py"
