@@ -125,13 +125,18 @@ def _command(argv: list[str], console: Console) -> int:
 
 def _trusting(argv: list[str]) -> list[str]:
     """The words without `--trust FILE`; those files are imported."""
-    while "--trust" in argv:
-        at = argv.index("--trust")
-        if at + 1 == len(argv):
+    others, queue = [], list(argv)
+    while queue:
+        said = queue.pop(0)
+        word, _, file = said.partition("=")
+        if word != "--trust":
+            others.append(said)
+            continue
+        file = file or (queue.pop(0) if queue else "")
+        if not file:
             raise UserError("--trust without a file", "--trust FILE")
-        own.trust(Path(argv[at + 1]))
-        argv = argv[:at] + argv[at + 2 :]
-    return argv
+        own.trust(Path(file))
+    return others
 
 
 def _chosen(config: Config, run: RunDir, rest: list[str]) -> Config:

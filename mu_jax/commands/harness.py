@@ -44,9 +44,15 @@ def benchmark(run: Run, harness: Harness, names: Sequence[str] = ()) -> list[Row
       UserError: an unknown edit, one that is not made yet, or what `Harness.load`
         raises; in either case before anything is measured.
     """
-    names = _made(run, _chosen(run, names), leave_out=not names)
+    chosen = _chosen(run, names)
+    edits = {name: [f"edits/{name}"] for name in chosen if name != UNEDITED}
+    if names:  # asked for: none may be missing
+        for name in edits:
+            run.need(f"edits/{name}")
+    else:
+        chosen = [UNEDITED, *run.usable(edits)]
     loaded = harness.load()
-    return [row for name in names for row in _measured(run, harness, name, loaded)]
+    return [row for name in chosen for row in _measured(run, harness, name, loaded)]
 
 
 def show(run: Run, rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -131,24 +137,6 @@ def _chosen(run: Run, names: Sequence[str]) -> list[str]:
             f"add selections to its config, or ask for --edit {UNEDITED}",
         )
     return list(dict.fromkeys(names or known))
-
-
-def _made(run: Run, names: Sequence[str], leave_out: bool) -> list[str]:
-    """Those of the models that are made; or all, or an error, unless `leave_out`."""
-    found, missing = [], []
-    for name in names:
-        try:
-            if name != UNEDITED:
-                run.need(f"edits/{name}")
-        except UserError as error:
-            missing.append((name, error))
-        else:
-            found.append(name)
-    if missing and (not leave_out or not {*found} - {UNEDITED}):
-        raise missing[0][1]
-    for name, error in missing:
-        run.console.say(f"  {name} is left out: {error}")
-    return found
 
 
 def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> Iterator[Row]:

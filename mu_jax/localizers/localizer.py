@@ -16,6 +16,12 @@ subjects  {"alone": subjects and nothing else, "train": in the training prompt},
           the probability `threshold`
 text      general text, token ids [rows, seq], BOS first
 """
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "pairs": ("rows", "corruption"),
+    "subjects": ("threshold",),
+    "text": (),
+}
+"""Which settings that asks of it."""
 
 
 @runtime_checkable

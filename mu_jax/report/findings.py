@@ -14,7 +14,8 @@ def finding(scores: Scores) -> str:
         return scores.finding
     kinds = [k for k in ("mlp", "attn") if scores.of(k)]
     kinds = kinds or sorted({site.kind for site in scores.values})
-    return "; ".join(f"largest {k}: {_largest(scores, k)}" for k in kinds)
+    found = "; ".join(f"largest {k}: {_largest(scores, k)}" for k in kinds)
+    return found or "no site has a score"
 
 
 def _largest(scores: Scores, kind: str, n: int = 5) -> str:

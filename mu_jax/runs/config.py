@@ -41,7 +41,7 @@ from mu_jax.facts.source import FactSource
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
 from mu_jax.localizers.attribution import AttributionPatching
-from mu_jax.localizers.localizer import Localizer
+from mu_jax.localizers.localizer import SETTINGS, Localizer
 from mu_jax.localizers.probes import Probes
 from mu_jax.model.precision import Precision, products
 from mu_jax.runs import choices, own
@@ -179,6 +179,16 @@ class Config:
         ):
             for name, member in group.items():
                 meets(member, protocol, f"{what}.{name}".rstrip("."))
+        for name, localizer in self.localizers.items():
+            wanted = SETTINGS.get(localizer.needs, ())
+            missing = [field for field in wanted if not hasattr(localizer, field)]
+            if localizer.needs not in SETTINGS or missing:
+                raise UserError(
+                    f"localizers.{name}: needs = {localizer.needs!r}"
+                    + f" without {', '.join(missing)}" * bool(missing),
+                    f"one of {', '.join(SETTINGS)}, with the settings it asks for",
+                    f"see {Localizer.__module__}",
+                )
         named = (self.localizers, self.selections, self.baselines, self.attacks)
         named = (*named, self.evals)
         for name in (self.name, *(name for group in named for name in group)):
@@ -226,7 +236,8 @@ class Config:
                 )
             self.edit_of(choice.model)
         for name in (*self.attacks, *self.evals):
-            if name in (*EVALS, *ANALYSES) or {name} <= {*self.attacks} & {*self.evals}:
+            both = name in self.attacks and name in self.evals
+            if both or name in (*EVALS, *ANALYSES):
                 what = "an attack" if name in self.attacks else "an evaluation"
                 raise UserError(f"{what} called {name!r}", "another name: an eval's")
         if len(set(self.attack_seeds)) < max(len(self.attack_seeds), 1):
@@ -278,16 +289,17 @@ def meets(value: Any, protocol: type, where: str) -> None:
     """Raises UserError unless a method is a dataclass with a protocol's members."""
     of, members = protocol.__name__, sorted(get_protocol_members(protocol))
     missing = [member for member in members if not hasattr(value, member)]
-    if missing or isinstance(value, type):
+    kind = value if isinstance(value, type) else type(value)
+    if missing or kind is value:
         raise UserError(
-            f"{where}: {getattr(type(value), '__name__', value)} without"
+            f"{where}: {kind.__name__} without"
             f" {', '.join(missing) or 'its settings: the class itself'}",
             f"a {of}, which has {', '.join(members)}",
             f"see {protocol.__module__}",
         )
     if not dataclasses.is_dataclass(value):
         raise UserError(
-            f"{where}: {type(value).__name__}, which is no dataclass",
+            f"{where}: {kind.__name__}, which is no dataclass",
             "a frozen dataclass, whose fields are its settings",
             "put @dataclasses.dataclass(frozen=True) above it",
         )

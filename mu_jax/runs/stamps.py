@@ -11,7 +11,7 @@ import importlib.metadata
 import itertools
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,30 @@ class Stamped:
                 f"what `mu {stage}` makes",
                 remedy,
             )
+
+    def usable(self, needed: Mapping[str, Sequence[str]]) -> list[str]:
+        """The names whose artefacts are all up to date; others are said to be left out.
+
+        Args:
+          needed: name -> the artefacts that it takes.
+
+        Raises:
+          UserError: there is none.
+        """
+        found, missing = [], []
+        for name, artefacts in needed.items():
+            try:
+                for artefact in artefacts:
+                    self.need(artefact)
+            except UserError as error:
+                missing.append((name, error))
+            else:
+                found.append(name)
+        if missing and not found:
+            raise missing[0][1]
+        for name, error in missing:
+            self.console.say(f"  {name} is left out: {error}")
+        return found
 
     def adopt(self, other: RunDir) -> None:
         """Copies what another run made with the settings that this one has.

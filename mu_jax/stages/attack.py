@@ -5,6 +5,7 @@ import functools
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
+from mu_jax.runs import contents
 from mu_jax.runs.journal import Journal
 from mu_jax.runs.run import Run
 from mu_jax.stages.material import victim
@@ -45,6 +46,9 @@ def attack(run: Run) -> None:
                 # One of a set that these facts give nothing to: the others go on.
                 run.console.say(f"  {kind} is left out: {error}")
                 rows = []
+            else:
+                where = f"attacks.{kind}"
+                rows = contents.own_rows(rows, where, eval=kind, model=name)
             run.dir.write_rows(artefact, rows)
             journal.finish()
 

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from mu_jax.checkpoints import rounding
 from mu_jax.errors import UserError
@@ -80,30 +78,17 @@ def _measurements(
         yield "probe", lambda: probe(model, name, found, train, run.progress)
     if lens := config.lens:
         yield "lens", lambda: lens(model, name, found, train, run.progress)
-    for own, measure in config.evals.items():
-        measured = functools.partial(measure, model, name, found, train, run.progress)
-        yield f"own {own}", lambda own=own, m=measured: _own(own, name, m())
+    for own in config.evals:
+        yield f"own {own}", functools.partial(_own, run, own, name, model, found)
     if (depth := config.depth) and name != UNEDITED:
         yield "depth", lambda: _depth(run, depth, name, model, found, control)
 
 
-def _own(eval: str, model: str, rows: Any) -> list[Row]:
-    """The rows of an evaluation of one's own, once they are what rows are.
-
-    Raises:
-      UserError: something else, or none.
-    """
-    try:
-        made = [dataclasses.replace(row, eval=eval, model=model) for row in rows]
-        plain = json.loads(json.dumps([dataclasses.asdict(row) for row in made]))
-        if not made:
-            raise ValueError("none")
-        return list(map(contents.row, plain))
-    except (ValueError, TypeError, LookupError) as error:
-        raise UserError(
-            f"the rows of evals.{eval} ({error})",
-            "a list of mu_jax.types.Row, each made by Row.of",
-        ) from None
+def _own(run: Run, eval: str, name: str, model: Model, found: Facts) -> list[Row]:
+    """What an evaluation of one's own measures."""
+    measure, train = run.config.evals[eval], run.config.facts.templates[0]
+    made = measure(model, name, found, train, run.progress)
+    return contents.own_rows(made, f"evals.{eval}", eval=eval, model=name)
 
 
 def _recalled(

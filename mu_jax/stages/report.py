@@ -18,7 +18,7 @@ def report(run: Run) -> None:
         f"evals/{UNEDITED}",
     ):
         run.need(artefact)
-    models = _measured(run)
+    models = run.usable({n: (f"edits/{n}", f"evals/{n}") for n in config.edited})
     barred = {*config.edited} - {*models}
     barred |= {shipped(name, "bfloat16") for name in barred}
     rows = [row for row in run.rows() if row.model not in barred]
@@ -30,27 +30,6 @@ def report(run: Run) -> None:
                 f"run: mu evaluate {run.dir.path} --force",
             )
     distributed.first(lambda: _report(run, rows, models))
-
-
-def _measured(run: Run) -> list[str]:
-    """The edited models made and measured with the present settings.
-
-    Others are left out and named, as long as there are any.
-    """
-    found, missing = [], []
-    for name in run.config.edited:
-        try:
-            run.need(f"edits/{name}")
-            run.need(f"evals/{name}")
-        except UserError as error:
-            missing.append((name, error))
-        else:
-            found.append(name)
-    if missing and not found:
-        raise missing[0][1]
-    for name, error in missing:
-        run.console.say(f"  {name} is left out: {error}")
-    return found
 
 
 def _report(run: Run, rows: list[Row], models: list[str]) -> None:

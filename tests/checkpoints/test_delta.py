@@ -90,7 +90,7 @@ def test_two_edits_of_one_tensor_of_one_base_do_not_stack():
     with pytest.raises(UserError, match=r"'a' and 'b' both change mlp/up of layer 1"):
         delta.stack(a, b)
     other = dataclasses.replace(b, spec="gemma3-270m")
-    with pytest.raises(UserError, match="deltas of tiny2 and of gemma3-270m"):
+    with pytest.raises(UserError, match="deltas of tiny-gemma2 and of gemma3-270m"):
         delta.stack(a, other)
 
 
@@ -157,7 +157,7 @@ def written(request, tmp_path):
 def test_a_file_gives_back_what_was_written(written):
     path, change = written
     found = delta_file.read(path)
-    assert (found.spec, found.name) == ("tiny2", "flu")
+    assert (found.spec, found.name) == ("tiny-gemma2", "flu")
     assert found.provenance == {"seed": 0}
     assert found.selection == change.selection
     for matrix, pair in change.changes.items():

@@ -89,7 +89,17 @@ def test_a_run_imports_nothing_by_itself(made, capsys, tmp_path, monkeypatch):
     )
 
 
+SITE = "return components([Site(99, 'mlp')],"
 LETTERS = 'return [Row.of(values, model=name, eval="length", **where)]'
+
+
+def test_an_attack_that_gives_no_rows_is_one_line(made, capsys, tmp_path, monkeypatch):
+    config = tmp_path / "my_methods.py"
+    config.write_text(MINE.read_text().replace("return scoring.rows()", "return [1]"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(config)]) == 0
+    assert "the rows of attacks.again" in refused(capsys, "attack", config)
+    assert main(["report", "runs/mine", f"--trust={config}"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -103,6 +113,10 @@ LETTERS = 'return [Row.of(values, model=name, eval="length", **where)]'
         ("{'norms': Norms()}", "{'norms': Norms}", "the class itself"),
         ("float(sizes[i])", "float('nan')", "the scores of the localizer 'norms'"),
         ("return Scores(", "return (", "the scores of the localizer 'norms'"),
+        ('needs: ClassVar[str] = "subjects"', 'needs = "all"', "needs = 'all'"),
+        ("    threshold: float = 0.0\n", "", "'subjects' without threshold"),
+        ("return components(", "return (", "the selection 'last' by Last"),
+        ("return components(ranked[: self.count],", SITE, "layer 99 of 7"),
         ("    learns: ClassVar[bool] = False\n", "", "attacks.again: AskAgain without"),
         (LETTERS, "return [1]", "the rows of evals.length"),
         (LETTERS, "return []", "the rows of evals.length (none)"),
