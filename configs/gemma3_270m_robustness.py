@@ -62,7 +62,7 @@ def get_config() -> Config:
             ),
             "rmu": Baseline("flu", RMU(learning_rate=6e-5)),
             "rome": Baseline("flu", ROME(value=Value(clamp=0.5))),
-            "memit": Baseline("flu", MEMIT(weight=30)),
+            "memit": Baseline("flu", MEMIT(weight=30.0)),
             "lora": Baseline("flu", LoRA(learning_rate=1e-3)),
             "layered": Baseline("flu", Layered()),
             "sequential": Baseline("flu", Sequential()),
