@@ -21,13 +21,20 @@ from mu_jax.errors import UserError
 _GIVEN: set[Path] = set()
 """The folders of the files that were given."""
 
+_BESIDE: dict[str, Path] = {}
+"""Module or package -> folder: what given files imported from beside themselves."""
+
+_ASIDE: list[ModuleType] = []
+"""Those whose names another folder's may take; their classes can still be found."""
+
 _KNOWN = re.compile(r"([^/\\:#]+\.py):([A-Za-z_][\w.]*)#([0-9a-f]{16}|)")
 
 
 def module(path: Path) -> ModuleType:
     """The module of a Python file, once for the same contents in the same place.
 
-    Modules that lie beside it can be imported by it.
+    Modules that lie beside it can be imported by it, and never those of the same name
+    that lie beside another.
 
     Raises:
       Exception: whatever the file raises.
@@ -41,6 +48,8 @@ def module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader  # of a .py file
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
+    _set_aside(path.parent)
+    before = set(sys.modules)
     sys.path.append(str(path.parent))
     kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside it
     try:
@@ -51,7 +60,20 @@ def module(path: Path) -> ModuleType:
     finally:
         sys.dont_write_bytecode = kept
         sys.path.remove(str(path.parent))
+        for new in {n.partition(".")[0] for n in set(sys.modules) - before}:
+            file = Path(getattr(sys.modules.get(new), "__file__", None) or "")
+            if file in (path.with_name(f"{new}.py"), path.parent / new / "__init__.py"):
+                _BESIDE[new] = path.parent
     return made
+
+
+def _set_aside(folder: Path) -> None:
+    """What files of other folders have imported from beside themselves."""
+    for name, home in _BESIDE.items():
+        if home != folder:
+            for member in [*sys.modules]:
+                if member == name or member.startswith(f"{name}."):
+                    _ASIDE.append(sys.modules.pop(member))
 
 
 def trust(path: Path) -> None:
@@ -94,7 +116,7 @@ def find(said: str) -> type:
     file, name, wanted = matched.groups()
     loaded = [
         (made, path)
-        for made in [*sys.modules.values()]
+        for made in [*sys.modules.values(), *_ASIDE]
         for path in [Path(getattr(made, "__file__", None) or "")]
         if path.name == file and path.resolve().parent in _GIVEN
     ]

@@ -29,7 +29,8 @@ from mu_jax.selectors import (
     Top,
 )
 
-FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+FOLDER = Path(__file__).parents[2] / "configs"
+FILES = sorted(set(FOLDER.glob("*.py")) - {FOLDER / "paper.py"})  # what six share
 COUNTERFACT = str(FILES[0].with_name("gemma3_270m_counterfact.py"))
 ALL = Config(
     "all",
@@ -66,6 +67,19 @@ def test_a_shipped_config_is_named_like_its_file():
     assert FILES
     for path in FILES:
         assert load(str(path)).name == path.stem
+
+
+def test_a_config_imports_what_lies_beside_itself(tmp_path):
+    """And not what lies beside another, by the same name."""
+    text = (
+        "import beside\nfrom mu_jax.runs.config import Config\n"
+        "def get_config():\n    return Config(beside.NAME)\n"
+    )
+    for name in ("here", "there", "here"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "beside.py").write_text(f"NAME = {name!r}")
+        (tmp_path / name / f"{name}.py").write_text(text)
+        assert load(str(tmp_path / name / f"{name}.py")).name == name
 
 
 def test_the_same_file_elsewhere_is_another_config(tmp_path):
