@@ -1,8 +1,8 @@
 """What the paper's six runs have in common: all but the model, the facts and the rates.
 
-No config itself. The hyperparameters are those of the paper's runs: AdamW over 50 steps,
-64 rows a task, 100 tokens of text a row; a learning rate and a weight for each group
-of selections. The masters are float32, and the localizers are the clean ones, not the
+No config itself. The hyperparameters are those of the paper's runs: AdamW over 50
+steps, 64 rows a task, 100 tokens of text a row; a learning rate and a weight for each
+group of selections. The masters are float32, the localizers the clean ones, not the
 paper's modes.
 
 The weights lie over all chips, a step is taken in four parts, blocks are recomputed: so
