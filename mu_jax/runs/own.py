@@ -33,8 +33,8 @@ _KNOWN = re.compile(r"([^/\\:#]+\.py):([A-Za-z_][\w.]*)#([0-9a-f]{16}|)")
 def module(path: Path) -> ModuleType:
     """The module of a Python file, once for the same contents in the same place.
 
-    Modules that lie beside it can be imported by it, and never those of the same name
-    that lie beside another.
+    Modules that lie beside it can be imported by it, before those of the same name that
+    lie beside another, or where mu was started.
 
     Raises:
       Exception: whatever the file raises.
@@ -50,7 +50,7 @@ def module(path: Path) -> ModuleType:
     made = sys.modules[name] = importlib.util.module_from_spec(spec)
     _set_aside(path.parent)
     before = set(sys.modules)
-    sys.path.append(str(path.parent))
+    sys.path.insert(0, str(path.parent))
     kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside it
     try:
         spec.loader.exec_module(made)

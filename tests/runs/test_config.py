@@ -69,8 +69,10 @@ def test_a_shipped_config_is_named_like_its_file():
         assert load(str(path)).name == path.stem
 
 
-def test_a_config_imports_what_lies_beside_itself(tmp_path):
-    """And not what lies beside another, by the same name."""
+def test_a_config_imports_what_lies_beside_itself(tmp_path, monkeypatch):
+    """And not what lies beside another or in the working directory, by the same name."""
+    (tmp_path / "beside.py").write_text("NAME = 'elsewhere'")
+    monkeypatch.syspath_prepend(tmp_path)  # as Python does with `-m`
     text = (
         "import beside\nfrom mu_jax.runs.config import Config\n"
         "def get_config():\n    return Config(beside.NAME)\n"

@@ -271,7 +271,8 @@ def test_scores_that_are_read_can_be_shown(method, tmp_path):
             found = contents.scores(damaged)
         except DAMAGE:
             continue
-        assert findings.finding(found)
+        said = findings.finding(found), found.heading, found.caption
+        assert all(isinstance(text, str) for text in said) and said[0]
         findings.agreement({"a": found, "b": ALL["tracing"]})
         for figure in figures.of_scores(found):
             figure.savefig(io.BytesIO(), dpi=20)
