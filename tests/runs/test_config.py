@@ -70,7 +70,7 @@ def test_a_shipped_config_is_named_like_its_file():
 
 
 def test_a_config_imports_what_lies_beside_itself(tmp_path, monkeypatch):
-    """And not what lies beside another or in the working directory, by the same name."""
+    """And not what lies beside another, or where mu was started, by the same name."""
     (tmp_path / "beside.py").write_text("NAME = 'elsewhere'")
     monkeypatch.syspath_prepend(tmp_path)  # as Python does with `-m`
     text = (
