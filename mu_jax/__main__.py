@@ -17,9 +17,9 @@ from mu_jax.devices.preemption import Preempted
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
 from mu_jax.runs import choices, own
-from mu_jax.runs import config as configs
 from mu_jax.runs.config import Config
 from mu_jax.runs.directory import RunDir
+from mu_jax.runs.loading import load
 from mu_jax.runs.run import Run
 
 _TRAVEL = {
@@ -93,13 +93,13 @@ def _command(argv: list[str], console: Console) -> int:
     target, *rest = rest
     if stage == "plan":
         asked, rest = plan.options(rest)
-        config = overridden(configs.load(target), rest, f"mu plan {target}")
+        config = overridden(load(target), rest, f"mu plan {target}")
         return plan.command(config, asked, progress=console.progress)
     options, rest = _options(rest)
     over, rest = sweep.options(rest) if stage == "sweep" else (None, rest)
     _join(options, console)
     runs = inputs.local(options.get("--runs", "runs"), "--runs")
-    given = dataclasses.replace(configs.load(target), chosen=())  # by no command line
+    given = dataclasses.replace(load(target), chosen=())  # by no command line
     config = overridden(given, rest, f"mu {stage} {target}")
     path = Path(target) if Path(target).is_dir() else runs / config.name
     if "--as" in options and stage != "evaluate":

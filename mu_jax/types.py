@@ -328,10 +328,20 @@ class Row:
     def of(
         cls, values: Float[np.ndarray, " n"], *, share: bool = False, **where: Any
     ) -> "Row":
-        """The row of these values; `where` are its other fields."""
+        """The row of these values; `where` are its other fields.
+
+        Raises:
+          ValueError: they are no list, or shares outside [0, 1].
+        """
+        values = np.asarray(values)
+        if values.ndim != 1 or not len(values):
+            raise ValueError(f"values of shape {values.shape}, not one a fact")
+        rounded = tuple(round(float(v), 6) for v in values)
+        if share and (min(rounded) < 0 or max(rounded) > 1):
+            raise ValueError(f"shares from {min(rounded)} to {max(rounded)}")
         found = estimate(values, share)
         return cls(
-            values=tuple(round(float(v), 6) for v in np.asarray(values)),
+            values=rounded,
             mean=found.mean,
             low=found.low,
             high=found.high,

@@ -18,8 +18,8 @@ from limits import HANGS
 from mu_jax.__main__ import main
 from mu_jax.evals import EVALS
 from mu_jax.report import figures
-from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
+from mu_jax.runs.loading import load
 from mu_jax.types import Row
 
 ROOT = Path(__file__).parents[1]

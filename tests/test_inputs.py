@@ -12,7 +12,8 @@ from mu_jax.__main__ import main
 from mu_jax.checkpoints import cache
 from mu_jax.errors import UserError
 from mu_jax.load import load as load_model
-from mu_jax.runs.config import Config, load
+from mu_jax.runs.config import Config
+from mu_jax.runs.loading import load
 from mu_jax.runs.records import encode
 
 TINY = str(Path(__file__).parents[1] / "configs/tiny.py")

@@ -23,7 +23,7 @@ from mu_jax.report.differences import Pair, Side, in_pairs
 from mu_jax.report.grid import Entry, Grid
 from mu_jax.report.latent import depth
 from mu_jax.report.tables import INTERVALS, Table, measures
-from mu_jax.runs import config as configs
+from mu_jax.runs import loading
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.records import encode
 from mu_jax.runs.run import Run
@@ -98,7 +98,7 @@ def _groups(paths: Sequence[Path], console: Console) -> Iterator[Group]:
             raise UserError(
                 f"no run directory {path}", "what `mu run` made", "check the spelling"
             )
-        config = configs.read(path / "config.json")
+        config = loading.read(path / "config.json")
         run = Run(config, RunDir(path), console)
         run.need("facts")
         same = json.dumps([_unseeded(encode(config)), run.inputs()], sort_keys=True)

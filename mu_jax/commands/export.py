@@ -20,8 +20,8 @@ from mu_jax.commands.words import Parser, at_home
 from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
-from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
+from mu_jax.runs.loading import load
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import parts
 from mu_jax.types import Edit, Progress, silent

@@ -15,9 +15,9 @@ from mu_jax.evals.harness import NAME, Harness, Loaded
 from mu_jax.report import terminal
 from mu_jax.report.benchmarks import scores
 from mu_jax.report.tables import Table
-from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.journal import SCALARS
+from mu_jax.runs.loading import load
 from mu_jax.runs.run import Run
 from mu_jax.types import UNEDITED, Row
 

@@ -20,6 +20,7 @@ import tyro
 from mu_jax.devices.sharding import Mesh
 from mu_jax.errors import UserError
 from mu_jax.runs.config import Config
+from mu_jax.runs.records import keepable
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,6 +75,7 @@ def overridden(config: Config, args: list[str], prog: str) -> Config:
             "a setting of the config",
             nearest(unknown[0].partition("=")[0], flags) or f"see: {prog} --help",
         )
+    keepable(found, "")
     return found
 
 

@@ -85,6 +85,10 @@ class Model:
             self, params=parameters.put(self.params, tensors, dict(edit.params))
         )
 
+    def copy(self) -> "Model":
+        """The same with a mapping of its own: what is put into that stays there."""
+        return dataclasses.replace(self, params=dict(self.params))
+
     def selected(self, selection: Selection) -> Params:
         """The tensors that `selection` names, copied out of the stacks."""
         return parameters.take(self.params, dict(selection.tensors))

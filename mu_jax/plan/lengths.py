@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mu_jax.facts.counterfact import CounterFact
-from mu_jax.facts.sports import Sports
+from mu_jax.facts.source import FactSource
+from mu_jax.runs import own
 from mu_jax.testing import ToyTokenizer
 from mu_jax.types import Question
 
@@ -31,11 +32,16 @@ class Lengths(NamedTuple):
         return f"{self.width} tokens, of which {self.prefix} are shared"
 
 
-def shipped(source: Sports | CounterFact) -> Sports | CounterFact:
-    """The source with the facts that come with the package, whatever its path is."""
+def shipped(source: FactSource) -> FactSource:
+    """The source with the facts that come with the package, whatever its path is.
+
+    One's own has none there, and stays as it is.
+    """
+    if own.classes(source):
+        return source
     if isinstance(source, CounterFact):
         return dataclasses.replace(source, path=None, hub_split=None)
-    return dataclasses.replace(source, path=None)
+    return dataclasses.replace(source, path=None)  # pyright: ignore[reportArgumentType]
 
 
 def assumed(questions: Sequence[Question]) -> Lengths:

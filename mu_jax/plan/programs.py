@@ -32,6 +32,7 @@ from mu_jax.plan.chips import Topology
 from mu_jax.plan.costs import Work
 from mu_jax.plan.lengths import Lengths, assumed, shipped
 from mu_jax.plan.shapes import Shapes, bytes_a_device
+from mu_jax.runs.calls import called
 from mu_jax.runs.config import Config
 from mu_jax.selectors.selections import TENSORS
 from mu_jax.selectors.selector import resized
@@ -82,7 +83,8 @@ def programs(config: Config, topology: Topology) -> Iterator[Program]:
     dtype = jnp.dtype(config.dtype)
     shapes = Shapes(spec_of(config.model), layout, dtype, config.products)
     source = shipped(config.facts)
-    facts = source.load()
+    with called("facts", source):
+        facts = source.load()
     train = assumed([source.templates[0](fact) for fact in facts])
     yield _asking("facts", shapes, config.known.batch, train, train.rows)
     for name, localizer in config.localizers.items():

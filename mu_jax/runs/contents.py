@@ -5,13 +5,11 @@ TypeError or LookupError where that is not what mu writes, and says what is wron
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mu_jax import inputs
-from mu_jax.errors import UserError
 from mu_jax.runs.choices import Choice
 from mu_jax.types import Fact, Known, Row, Scores, Selection, Site
 
@@ -68,28 +66,6 @@ def row(record: Any) -> Row:
     if made.share and any(v < 0 or v > 1 for v in values):
         raise ValueError(f"shares from {min(values)} to {max(values)}")
     return made
-
-
-def own_rows(made: Any, where: str, **fields: Any) -> list[Row]:
-    """Rows that a method of one's own has made, once they are what can be read again.
-
-    Args:
-      fields: what the rows say whatever it says: their eval, their model.
-
-    Raises:
-      UserError: something else, or none.
-    """
-    try:
-        rows = [dataclasses.replace(one, **fields) for one in made]
-        plain = json.loads(json.dumps([dataclasses.asdict(one) for one in rows]))
-        if not rows:
-            raise ValueError("none")
-        return list(map(row, plain))
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(
-            f"the rows of {where} ({error})",
-            "a list of mu_jax.types.Row, each made by Row.of",
-        ) from None
 
 
 def step(record: Any) -> dict[str, float]:

@@ -24,14 +24,12 @@ speaks of anything else. How files are read and written: `run_files`.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mu_jax.devices import distributed
 from mu_jax.digests import digest
-from mu_jax.errors import UserError
 from mu_jax.inputs import name as checked
 from mu_jax.runs import contents
 from mu_jax.runs.artefacts import ROWS, files, kind_of
@@ -74,23 +72,9 @@ class RunDir(RunFiles):
     # ---- scores and selections
 
     def write_scores(self, name: str, scores: Scores) -> None:
-        """Keeps what a localizer found.
-
-        Raises:
-          UserError: what could not be read again, of a localizer of one's own.
-        """
-        try:
-            values = {str(site): value for site, value in scores.values.items()}
-            plain = dataclasses.replace(scores, values=values)
-            record = json.loads(json.dumps(dataclasses.asdict(plain)))
-            contents.scores(record)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise UserError(
-                f"the scores of the localizer {name!r} ({error})",
-                "Scores: finite numbers at sites of the network, tables as wide as"
-                " their axes",
-                "see mu_jax.types.Scores",
-            ) from None
+        """Keeps what a localizer found."""
+        values = {str(site): value for site, value in scores.values.items()}
+        record = dataclasses.asdict(dataclasses.replace(scores, values=values))
         self.unstamp(f"scores/{checked(name)}")
         self.write_json(f"scores/{name}.json", record)
 

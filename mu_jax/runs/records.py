@@ -2,11 +2,14 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
+from mu_jax.errors import UserError
 from mu_jax.runs import own
 
 
@@ -14,10 +17,10 @@ def encode(value: Any) -> Any:
     """Dataclasses to dicts with a `class` entry, all else to JSON's own types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value) if field.init]
         return {
             "class": own.spelled(kind),
-            **{k: encode(v) for k, v in fields.items()},
+            **{name: encode(getattr(value, name)) for name in names},
         }
     if isinstance(value, dict):
         return {str(k): encode(v) for k, v in value.items()}
@@ -50,11 +53,40 @@ def decode(value: Any) -> Any:
             raise ValueError(f"an unknown class {value['class']}") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise ValueError(f"{value['class']} is no record")
-    hints = typing.get_type_hints(kind)
+    try:
+        hints = typing.get_type_hints(kind)
+    except NameError as error:  # of what is imported for a type checker alone
+        raise ValueError(f"{kind.__qualname__}: {error}") from None
     for field, member in fields.items():
         if field in hints and not _fits(member, hints[field]):
-            raise ValueError(f"{name}.{field} is {repr(member)[:60]}")
+            raise ValueError(f"{kind.__qualname__}.{field} is {repr(member)[:60]}")
     return kind(**fields)
+
+
+def keepable(value: Any, where: str) -> None:
+    """Raises UserError for settings that could not be read again, naming the first.
+
+    Settings are what JSON has, and dataclasses, tuples and mappings of them.
+    """
+    if dataclasses.is_dataclass(value):
+        named = [field.name for field in dataclasses.fields(value) if field.init]
+        members = {name: getattr(value, name) for name in named}
+    else:
+        members = value if isinstance(value, dict) else {}
+    for name, member in members.items():
+        keepable(member, f"{where}.{name}".lstrip("."))
+    try:
+        written = json.dumps(encode(value))
+        again = json.dumps(encode(decode(json.loads(written))))
+        if again != written:
+            raise ValueError(f"read again it is {again[:60]}")
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(
+            f"{where} = {repr(value)[:80]}, which a run cannot keep ({error})",
+            "numbers, texts, booleans, None, tuples and dicts by name of them, and"
+            " dataclasses of a file's own level, each as its field's annotation says",
+            "change the setting, or the annotation",
+        ) from None
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -66,7 +98,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, one) for one in args)
     if origin is typing.Literal:
         return value in args
-    if origin is tuple and args[-1] is ...:
+    if origin is Sequence or (origin is tuple and args[-1] is ...):
         return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
     if origin is tuple:
         same = isinstance(value, tuple) and len(value) == len(args)
@@ -81,4 +113,4 @@ def _fits(value: Any, hint: Any) -> bool:
         return False
     if hint is float:  # NaN compares with nothing, and would pass every check of range
         return isinstance(value, int | float) and value == value
-    return isinstance(value, hint)
+    return isinstance(hint, type) and not origin and isinstance(value, hint)

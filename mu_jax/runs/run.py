@@ -41,7 +41,8 @@ class Run(Stamped):
     def model(self) -> Model:
         """The unedited model on its devices, loaded when a stage first needs it.
 
-        Loading is no safe point: one process converts while the others wait.
+        A copy each time, since methods of one's own are given it. Loading is no safe
+        point: one process converts while the others wait.
         """
         c = self.config
         key = json.dumps([c.model, c.dtype, c.products, encode(c.mesh)])
@@ -53,7 +54,7 @@ class Run(Stamped):
                 layout=self.layout,
                 progress=self.console.progress,
             )
-        return self.loaded[key]
+        return self.loaded[key].copy()
 
     def read_edit(self, name: str) -> Edit:
         """The edit called `name`, from its checkpoint.
@@ -176,6 +177,7 @@ class Run(Stamped):
                         yield artefact
                         self.stamp(artefact)
             if made:
+                self.keep()
                 self.console.say(f"  {artefact}: up to date")
             for unfinished in (f"{artefact}/state", f"{artefact}.partial"):
                 self.dir.remove(unfinished)

@@ -25,7 +25,7 @@ from mu_jax.devices.sharding import Mesh
 from mu_jax.digests import digest
 from mu_jax.errors import UserError
 from mu_jax.load import identity
-from mu_jax.runs import config as configs
+from mu_jax.runs import loading, own
 from mu_jax.runs.artefacts import ROWS, files, kind_of, made_from
 from mu_jax.runs.config import Config
 from mu_jax.runs.directory import RunDir
@@ -159,7 +159,8 @@ class Stamped:
         if not (same and whole):
             state = "was made with other settings" if made else "is missing"
             stage = kind_of(artefact)[0].stage
-            remedy = f"run: mu {stage} {self.dir.path}"
+            trusting = [f"--trust {file}" for file in own.files(self.config)]
+            remedy = " ".join([f"run: mu {stage} {self.dir.path}", *trusting])
             if same:
                 state = "was changed, or lost a part, since it was made"
             if self.dir.busy(artefact):
@@ -234,7 +235,7 @@ class Stamped:
                     "one command at a time where one needs what the other makes",
                     "run this one again",
                 )
-        self._keep()
+        self.keep()
         fingerprint = self.fingerprint(artefact) + asked
         for name, found in self._inputs.items():
             where = _input_stamp(name)
@@ -242,7 +243,7 @@ class Stamped:
                 self.dir.stamp(where, found)
         self.dir.stamp(artefact, fingerprint)
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """Keeps the settings in config.json, for the commands that come after.
 
         Not where another command has meanwhile given the run others: long after it
@@ -262,7 +263,7 @@ class Stamped:
     def _kept(self) -> Any:
         """The settings that config.json now has; None where it cannot be read."""
         with suppress(UserError, OSError):
-            return _settings(configs.read(self.dir.path / "config.json"))
+            return _settings(loading.read(self.dir.path / "config.json"))
         return None
 
     @functools.cached_property

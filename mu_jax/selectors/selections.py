@@ -15,18 +15,12 @@ TENSORS = {"attn": ATTENTION, "mlp": MLP}
 
 def cost(site: Site, sizes: Sizes) -> int:
     """Parameters of the component at a site."""
-    if site.kind not in TENSORS:
-        raise UserError(
-            f"the component {site}, of kind {site.kind!r}",
-            f"one of {', '.join(TENSORS)}",
-            "select kinds of sites that have tensors of their own",
-        )
-    return sum(sizes.tensors[label] for label in TENSORS[site.kind])
+    return sum(sizes.tensors[label] for label in _tensors(site))
 
 
 def components(sites: Iterable[Site], sizes: Sizes, origin: str) -> Selection:
     """The selection of whole components."""
-    parts = [(label, s.layer) for s in sites for label in TENSORS[s.kind]]
+    parts = [(label, site.layer) for site in sites for label in _tensors(site)]
     return matrices(parts, sizes, origin)
 
 
@@ -90,6 +84,17 @@ def sized(chosen: Selection) -> str:
     """What is selected, and how much: "mlp 2-6, 19.7M" parameters."""
     n = chosen.n_params
     return f"{parts(chosen)}, {f'{n / 1e6:.1f}M' if n >= 100_000 else f'{n:,}'}"
+
+
+def _tensors(site: Site) -> tuple[str, ...]:
+    """The tensors of the component at a site."""
+    if site.kind not in TENSORS:
+        raise UserError(
+            f"the component {site}, of kind {site.kind!r}",
+            f"one of {', '.join(TENSORS)}",
+            "select kinds of sites that have tensors of their own",
+        )
+    return TENSORS[site.kind]
 
 
 def _spans(layers: Sequence[int]) -> str:

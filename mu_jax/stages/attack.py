@@ -3,9 +3,13 @@
 import dataclasses
 import functools
 
+import numpy as np
+
+from mu_jax.attacks.attack import Attack
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
-from mu_jax.runs import contents
+from mu_jax.runs import outcomes
+from mu_jax.runs.calls import Failed, called
 from mu_jax.runs.journal import Journal
 from mu_jax.runs.run import Run
 from mu_jax.stages.material import victim
@@ -40,15 +44,17 @@ def attack(run: Run) -> None:
             journal, of = run.journal(artefact), attacked()
             try:
                 rows = _attack(run, kind, of, journal)
+            except Failed:
+                raise
             except UserError as error:
                 if "--attack" in run.only:
                     raise
                 # One of a set that these facts give nothing to: the others go on.
-                run.console.say(f"  {kind} is left out: {error}")
+                run.console.say(f"  left out: {error}")
                 rows = []
             else:
-                where = f"attacks.{kind}"
-                rows = contents.own_rows(rows, where, eval=kind, model=name)
+                rows = outcomes.rows(rows, f"attacks.{kind}", eval=kind, model=name)
+                _said(rows, run, f"{kind} on {name}")
             run.dir.write_rows(artefact, rows)
             journal.finish()
 
@@ -58,8 +64,24 @@ def _attack(run: Run, kind: str, attacked: Victim, journal: Journal) -> list[Row
     how, rows = run.config.attacks[kind], []
     for seed in run.config.attack_seeds:
         victim = dataclasses.replace(attacked, seed=seed)
-        rows += how(victim, kind, journal, run.progress)
+        rows += _made(how, victim, kind, journal, run)
         if how.learns and attacked.name != UNEDITED:
             control = dataclasses.replace(victim, control=True)
-            rows += how(control, kind, journal, run.progress)
+            rows += _made(how, control, kind, journal, run)
     return rows
+
+
+def _made(how: Attack, of: Victim, kind: str, journal: Journal, run: Run) -> list[Row]:
+    """The rows of one attack, which is given models of its own."""
+    own = dataclasses.replace(of, model=of.model.copy(), original=of.original.copy())
+    with called(f"attacks.{kind}", how):
+        return list(how(own, kind, journal, run.progress))
+
+
+def _said(rows: list[Row], run: Run, what: str) -> None:
+    """Tells of rows that no table will have."""
+    if broken := sum(not np.isfinite(row.values).all() for row in rows):
+        run.console.say(
+            f"  {what}: {broken} of {len(rows)} rows are not all numbers, and stand in"
+            " no table"
+        )

@@ -4,21 +4,20 @@ import contextlib
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from mu_jax.checkpoints import edits
 from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import Record
 from mu_jax.edits.staged import Sequential
-from mu_jax.errors import UserError
-from mu_jax.runs import choices
+from mu_jax.runs import choices, outcomes
+from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import union
-from mu_jax.stages.localize import pairs
+from mu_jax.stages.localize import located, pairs
 from mu_jax.stages.material import training_prompts
 from mu_jax.stages.select import selected
-from mu_jax.types import Edit, Selection
+from mu_jax.types import Selection
 
 
 def edit(run: Run) -> None:
@@ -40,7 +39,10 @@ def edit(run: Run) -> None:
         if getattr(how, "wants_covariances", False):
             rest["covariances"] = run.covariances()
         _tell(run, name, how, len(text))
-        with contextlib.closing(run.snapshots(artefact)) as snapshots:
+        with (
+            contextlib.closing(run.snapshots(artefact)) as snapshots,
+            called(f"the edit of {name}", how),
+        ):
             made = how(
                 run.model,
                 selection,
@@ -51,33 +53,13 @@ def edit(run: Run) -> None:
                 snapshots,
                 **rest,
             )
-        _check(run, name, how, made)
+        before = run.model.selected(getattr(made, "selection", selection))
+        of = f"the edit {name!r} by {type(how).__name__}"
+        made = outcomes.edit(made, of, before)
         edits.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_edited(dataclasses.replace(made.selection, name=name))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         run.console.say(f"  {name}: {_summary(made.history)}")
-
-
-def _check(run: Run, name: str, how: Any, made: Any) -> None:
-    """Raises UserError for what is no edit of the tensors that it names."""
-    of = f"the edit {name!r} by {type(how).__name__}"
-    if not isinstance(made, Edit) or not made.history:
-        raise UserError(of, "an Edit with a record a step", "see mu_jax.edits.editor")
-    like = run.model.selected(made.selection)
-    shape = lambda array: dict(getattr(array, "named_shape", {}))
-    for label, old in like.items():
-        if (got := shape(made.params.get(label))) != shape(old):
-            raise UserError(
-                f"{of}: {label} with the axes {got}",
-                f"{shape(old)}",
-                "give every tensor of its selection, named as in Model.selected",
-            )
-        if not bool(jnp.isfinite(made.params[label].unwrap(*shape(old))).all()):
-            raise UserError(
-                f"{of}: {label} is not finite",
-                "numbers",
-                "take smaller steps (learning_rate), or see its history",
-            )
 
 
 def _tell(run: Run, name: str, how: Any, rows: int) -> None:
@@ -126,9 +108,7 @@ def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
         for _ in run.todo([artefact]):
             journal = run.journal(artefact)
             given = pairs(run, localizer, forget[cut])
-            scores = localizer(
-                run.model, *given, progress=run.progress, journal=journal
-            )
+            scores = located(run, source, given, journal)
             found = dataclasses.replace(selected(run, name, scores), name=part)
             run.dir.write_selection(found, artefact)
             journal.finish()

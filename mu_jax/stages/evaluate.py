@@ -10,7 +10,8 @@ from mu_jax.evals import recall
 from mu_jax.evals.depth import Baseline, UnlearningDepth
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
-from mu_jax.runs import contents
+from mu_jax.runs import outcomes
+from mu_jax.runs.calls import called
 from mu_jax.runs.directory import LISTS_OF_ROWS
 from mu_jax.runs.run import Run
 from mu_jax.stages.material import never_knew
@@ -87,8 +88,10 @@ def _measurements(
 def _own(run: Run, eval: str, name: str, model: Model, found: Facts) -> list[Row]:
     """What an evaluation of one's own measures."""
     measure, train = run.config.evals[eval], run.config.facts.templates[0]
-    made = measure(model, name, found, train, run.progress)
-    return contents.own_rows(made, f"evals.{eval}", eval=eval, model=name)
+    with called(f"evals.{eval}", measure):
+        made = measure(model.copy(), name, found, train, run.progress)
+    before = run.dir.read_rows(f"evals/{UNEDITED}") if name != UNEDITED else []
+    return outcomes.measurements(made, f"evals.{eval}", before, eval=eval, model=name)
 
 
 def _recalled(

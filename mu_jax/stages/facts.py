@@ -4,6 +4,8 @@ from collections import Counter
 
 from mu_jax.facts.groups import grouped
 from mu_jax.facts.tokens import distinct, unscorable
+from mu_jax.runs import outcomes
+from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 
 
@@ -12,7 +14,9 @@ def facts(run: Run) -> None:
     config = run.config
     for artefact in run.todo(["facts"]):
         source, model = config.facts, run.model
-        loaded = source.load()
+        name = type(source).__name__
+        with called("facts", source):
+            loaded = outcomes.facts(source.load(), name)
         every = distinct(loaded, model.tokenizer)
         reasons = Counter(unscorable(fact, model.tokenizer) for fact in loaded)
         for why in filter(None, reasons):
@@ -21,7 +25,9 @@ def facts(run: Run) -> None:
         # Answers depend on what is asked, and not on what is then kept of them.
         journal = run.journal(artefact, of=[every, train, config.known.batch])
         asked = config.known.ask(model, every, train, run.progress, journal)
-        found = source.split(config.known.keep(asked))
+        with called("facts", source):
+            found = source.split(config.known.keep(asked))
+        found = outcomes.splits(found, {fact.id for fact, _ in asked}, name)
         run.dir.write_asked(asked)
         run.dir.write_facts(found)
         journal.finish()

@@ -1,14 +1,16 @@
 """The stage `localize`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mu_jax.report.findings import finding
+from mu_jax.runs import outcomes
+from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 from mu_jax.stages.material import asked
-from mu_jax.types import Fact, Prompts
+from mu_jax.types import Fact, Prompts, Scores
 
 
 def localize(run: Run) -> None:
@@ -19,11 +21,21 @@ def localize(run: Run) -> None:
         localizer = run.config.localizers[name]
         journal = run.journal(artefact)
         given = _GIVEN[localizer.needs](run, localizer)
-        scores = localizer(run.model, *given, progress=run.progress, journal=journal)
+        scores = located(run, name, given, journal)
         run.dir.write_scores(name, scores)
         journal.finish()
     for name in run.config.localizers:
         run.console.say(f"  {name}: {finding(run.dir.read_scores(name))}")
+
+
+def located(
+    run: Run, name: str, given: tuple, journal: MutableMapping[str, Any]
+) -> Scores:
+    """What the localizer called `name` finds."""
+    localizer = run.config.localizers[name]
+    with called(f"localizers.{name}", localizer):
+        made = localizer(run.model, *given, progress=run.progress, journal=journal)
+    return outcomes.scores(made, name, run.model.sizes.layers)
 
 
 def pairs(

@@ -1,10 +1,9 @@
 """The stage `select`."""
 
-import dataclasses
-
-from mu_jax.errors import UserError
+from mu_jax.runs import outcomes
+from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
-from mu_jax.selectors.selections import describe, matrices
+from mu_jax.selectors.selections import describe
 from mu_jax.selectors.selector import resized
 from mu_jax.types import Scores, Selection
 
@@ -32,18 +31,6 @@ def selected(run: Run, name: str, scores: Scores | None) -> Selection:
         size = run.dir.read_selection(budget).n_params
         selector = resized(selector, size)
     sizes = run.model.sizes
-    found = selector(scores or Scores("", {}), sizes)
-    try:
-        parts = [(label, int(i)) for label, layers in found.tensors for i in layers]
-        if outside := [i for _, i in parts if not 0 <= i < sizes.layers]:
-            raise ValueError(f"layer {outside[0]} of {sizes.layers}")
-        made = matrices(parts, sizes, found.origin)
-    except UserError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise UserError(
-            f"the selection {name!r} by {type(selector).__name__} ({error!r})",
-            "a Selection of tensors that the model has",
-            "see mu_jax.selectors.selections",
-        ) from None
-    return dataclasses.replace(made, name=name)
+    with called(f"selections.{name}", selector):
+        found = selector(scores or Scores("", {}), sizes)
+    return outcomes.selection(found, name, sizes)

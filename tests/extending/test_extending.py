@@ -69,6 +69,7 @@ def test_a_run_imports_nothing_by_itself(made, capsys, tmp_path, monkeypatch):
     settings = json.loads((path / "config.json").read_text())
     named = settings["config"]["localizers"]["norms"]["class"]
     assert named.startswith("my_methods.py:Norms#")
+    monkeypatch.setattr(own, "_OWN", [])  # as in another process
     for name, module in [*sys.modules.items()]:
         if (getattr(module, "__file__", None) or "").endswith("my_methods.py"):
             monkeypatch.delitem(sys.modules, name)
@@ -90,6 +91,7 @@ def test_a_run_imports_nothing_by_itself(made, capsys, tmp_path, monkeypatch):
 
 
 SITE = "return components([Site(99, 'mlp')],"
+WRITING = "model.params.update({k: v * 0}) or v for"
 LETTERS = 'return [Row.of(values, model=name, eval="length", **where)]'
 
 
@@ -115,7 +117,7 @@ def test_an_attack_that_gives_no_rows_is_one_line(made, capsys, tmp_path, monkey
         ("return Scores(", "return (", "the scores of the localizer 'norms'"),
         ('needs: ClassVar[str] = "subjects"', 'needs = "all"', "needs = 'all'"),
         ("    threshold: float = 0.0\n", "", "'subjects' without threshold"),
-        ("return components(", "return (", "the selection 'last' by Last"),
+        ("return components(", "return (", "the selection 'last' ("),
         ("return components(ranked[: self.count],", SITE, "layer 99 of 7"),
         ("    learns: ClassVar[bool] = False\n", "", "attacks.again: AskAgain without"),
         (LETTERS, "return [1]", "the rows of evals.length"),
@@ -123,6 +125,13 @@ def test_an_attack_that_gives_no_rows_is_one_line(made, capsys, tmp_path, monkey
         ("    def alone(", "    def lonely(", "facts: Towers without alone"),
         ("v * self.share for", "v[{'layer': 0}] for", "'shrunk' by Shrink: mlp/"),
         ("v * self.share for", "v * np.nan for", "is not finite"),
+        ("v * self.share for", "v for", "'shrunk' by Shrink changes nothing"),
+        ("(0).mean()", "(0)", "the edit of last: Hinge fails with TypeError"),
+        ("progress=None, journal=None):", "progress):", "Norms fails with TypeError"),
+        ("values = {Site(i", "1 / 0; values = {Site(i", "of my_methods.py, in __call"),
+        ("count: int = 24", "count: list[int] = 24", "facts = Towers(count=24"),
+        ('f"tower/{i}"', "'tower'", "Towers gives the fact 'tower' 24 times"),
+        ("v * self.share for", WRITING, "changes nothing"),
     ],
 )
 def test_what_is_not_met_is_one_line(
@@ -134,3 +143,22 @@ def test_what_is_not_met_is_one_line(
     config.write_text(text.replace(old, new))
     monkeypatch.chdir(tmp_path)
     assert said in refused(capsys, "run", config)
+
+
+def test_what_a_file_imports_from_beside_itself_is_part_of_it(made, capsys, tmp_path):
+    """A changed helper makes anew what used it, and the run says so."""
+    config, helper = tmp_path / "my_methods.py", tmp_path / "helper.py"
+    text = MINE.read_text().replace(
+        "import numpy as np", "import helper\nimport numpy as np"
+    )
+    config.write_text(text.replace("self.times * len", "helper.TIMES * len"))
+    args = ["run", str(config), "--runs", str(tmp_path)]
+
+    def letters(times):
+        helper.write_text(f"TIMES = {times}\n")
+        assert main(args) == 0
+        rows = RunDir(tmp_path / "mine").read_rows("evals/last")
+        return next(row.mean for row in rows if row.eval == "length")
+
+    once = letters(1)
+    assert letters(30) == 30 * once

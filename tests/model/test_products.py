@@ -20,8 +20,8 @@ from mu_jax.model.precision import products
 from mu_jax.plan.chips import topology
 from mu_jax.plan.plan import EFFORT
 from mu_jax.plan.programs import programs
-from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
+from mu_jax.runs.loading import load
 from mu_jax.runs.run import Run
 from mu_jax.selectors import Layers
 from mu_jax.testing import tiny_model

@@ -8,7 +8,7 @@ import pytest
 from mu_jax.plan.chips import GIB, topology
 from mu_jax.plan.plan import plan
 from mu_jax.plan.programs import programs, selections, spec_of
-from mu_jax.runs.config import load
+from mu_jax.runs.loading import load
 
 FOLDER = Path(__file__).parents[2] / "configs"
 MODELS = ("gemma_7b", "gemma2_9b", "llama3_8b")

@@ -23,7 +23,7 @@ from mu_jax.plan.costs import Work
 from mu_jax.plan.plan import EFFORT, plan, wanted
 from mu_jax.plan.programs import Program, programs, spec_of
 from mu_jax.plan.search import smallest
-from mu_jax.runs.config import load
+from mu_jax.runs.loading import load
 
 TINY = "configs/tiny.py"
 BIG = "configs/gemma2_9b_sports.py"

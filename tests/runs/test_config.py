@@ -17,11 +17,11 @@ from mu_jax.localizers.metrics import KL, LogitDiff, Probability
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
-from mu_jax.runs.config import Config, load, read
+from mu_jax.runs.config import Config
+from mu_jax.runs.loading import load, read
 from mu_jax.runs.records import decode, encode
 from mu_jax.selectors import (
     AllMLPs,
-    FactLookup,
     Layers,
     Nonlocalized,
     PathLookup,
@@ -67,33 +67,6 @@ def test_a_shipped_config_is_named_like_its_file():
     assert FILES
     for path in FILES:
         assert load(str(path)).name == path.stem
-
-
-def test_a_config_imports_what_lies_beside_itself(tmp_path, monkeypatch):
-    """And not what lies beside another, or where mu was started, by the same name."""
-    (tmp_path / "beside.py").write_text("NAME = 'elsewhere'")
-    monkeypatch.syspath_prepend(tmp_path)  # as Python does with `-m`
-    text = (
-        "import beside\nfrom mu_jax.runs.config import Config\n"
-        "def get_config():\n    return Config(beside.NAME)\n"
-    )
-    for name in ("here", "there", "here"):
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "beside.py").write_text(f"NAME = {name!r}")
-        (tmp_path / name / f"{name}.py").write_text(text)
-        assert load(str(tmp_path / name / f"{name}.py")).name == name
-
-
-def test_the_same_file_elsewhere_is_another_config(tmp_path):
-    """It may name files beside itself."""
-    text = (
-        "from pathlib import Path\nfrom mu_jax.runs.config import Config\n"
-        "def get_config():\n    return Config(Path(__file__).parent.name)\n"
-    )
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.py").write_text(text)
-        assert load(str(tmp_path / name / "config.py")).name == name
 
 
 def test_a_run_directory_gives_its_config_back(config, tmp_path):
@@ -187,87 +160,6 @@ def test_nothing_but_records_of_this_package_is_built(name, tmp_path):
 def test_fields_that_a_class_does_not_have_are_refused():
     with pytest.raises(TypeError):
         decode(encode(Config("x")) | {"colour": "red"})
-
-
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "x y"])
-def test_names_that_are_no_folder_are_refused(name):
-    for make in (
-        lambda: Config(name),
-        lambda: Config("x", selections={name: AllMLPs()}),
-        lambda: Config("x", localizers={name: Probes()}, selections={}),
-    ):
-        with pytest.raises(UserError, match="name of a folder"):
-            make()
-
-
-def test_the_unedited_models_name_is_taken():
-    with pytest.raises(UserError, match="'unedited'"):
-        Config("x", selections={"unedited": AllMLPs()})
-
-
-@pytest.mark.parametrize(
-    ("localizers", "said"),
-    [
-        ({"probes": Probes()}, "one of the localizers probes"),
-        ({}, "one of the localizers (none)"),
-    ],
-)
-def test_a_selection_by_scores_that_nothing_makes_is_refused(localizers, said):
-    for selector in (Top("tracing"), PathLookup("tracing"), FactLookup("tracing")):
-        with pytest.raises(UserError) as error:
-            Config("x", localizers=localizers, selections={"ct": selector})
-        assert "'ct' selects by the scores of 'tracing'" in str(error.value)
-        assert said in str(error.value)
-
-
-@pytest.mark.parametrize("budget", ["ct", "later", "nothing"])
-def test_a_budget_that_is_no_earlier_selection_is_refused(budget):
-    selections = {
-        "flu": FactLookup(),
-        "ct": Top("attribution", budget=budget),
-        "later": AllMLPs(),
-    }
-    with pytest.raises(UserError, match="earlier ones: flu"):
-        Config("x", selections=selections)
-
-
-@pytest.mark.parametrize(
-    ("part", "field"),
-    [
-        ("edit", "steps"),
-        ("edit", "forget_batch"),
-        ("known", "batch"),
-        ("recall", "limit"),
-        ("text", "length"),
-    ],
-)
-def test_counts_below_one_are_refused(part, field):
-    own = Config("x")
-    with pytest.raises(
-        UserError, match=rf"{part}\.{field} = 0; expected at least [12]"
-    ):
-        changed = dataclasses.replace(getattr(own, part), **{field: 0})
-        dataclasses.replace(own, **{part: changed})
-
-
-@pytest.mark.parametrize(
-    ("make", "path"),
-    [
-        (lambda: AttributionPatching(rows=0), "rows"),
-        (lambda: AttributionPatching(batch=0), "batch"),
-        (lambda: Probes(max_subjects=0), "max_subjects"),
-        (lambda: Probes(bootstraps=0), "bootstraps"),
-        (lambda: CausalTracing(rows=0), "rows"),
-        (lambda: CausalTracing(batch=0), "batch"),
-        (lambda: EdgeAttribution(batch=0), "batch"),
-        (lambda: PathPatching(rows=0), "rows"),
-        (lambda: PathPatching(corruption=GaussianNoise(draws=0)), "corruption.draws"),
-    ],
-)
-def test_counts_below_one_are_refused_inside_localizers(make, path):
-    with pytest.raises(UserError) as error:
-        Config("x", localizers={"mine": make()}, selections={})
-    assert str(error.value) == f"localizers.mine.{path} = 0; expected at least 1"
 
 
 # ---- settings from the command line

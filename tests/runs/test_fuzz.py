@@ -35,8 +35,8 @@ from mu_jax.report import (
 )
 from mu_jax.report.tables import Table, details, summary
 from mu_jax.runs import contents
-from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir, files
+from mu_jax.runs.loading import load
 
 NOTHING = contextlib.nullcontext()
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError)

@@ -19,8 +19,8 @@ from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.evals import EVALS
 from mu_jax.report import score
-from mu_jax.runs.config import load
 from mu_jax.runs.directory import RunDir
+from mu_jax.runs.loading import load
 from mu_jax.runs.run import Run
 from mu_jax.selectors import Layers
 from mu_jax.types import UNEDITED
