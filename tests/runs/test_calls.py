@@ -71,7 +71,7 @@ def test_what_is_nobodys_fault_passes(theirs, error):
 
 
 def test_what_was_refused_is_said_with_its_place():
-    refused = pytest.raises(UserError, match="^selections.top: a budget")
+    refused = pytest.raises(UserError, match=r"^selections\.top: a budget")
     with refused as found, called("selections.top", Top()):
         raise UserError("a budget")
     assert not isinstance(found.value, Failed)
