@@ -1,49 +1,24 @@
 """Attribution patching: what every site would do if patched, from one gradient.
 
-Nanda's linearisation, as in method §4.2. With f(w) the metric of a base run whose sites
-move towards a donor run (`patching`), the score of a site is the derivative of
-
-    f(w) / (m_clean - m_corrupt)
-
-with respect to its weight at 0, summed over rows and positions: -1 for all of the
-effect when noising (clean base, corrupt donors: the paper's), 1 when denoising, the
-derivative of causal tracing. With steps, integrated gradients: the mean derivative
-
-    together   along w = t * 1: the scores of all sites add up to f(1) - f(0)
-    apart      along w = t * e_i, site by site: as steps grow, exhaustive patching
+Nanda's linearisation, as in method §4.2. The score of a site is the `derivative` of the
+metric with respect to the site's weight, summed over rows and positions: -1 for all of
+the effect when noising (clean base, corrupt donors: the paper's), 1 when denoising, the
+derivative of causal tracing.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, OtherSubject
-from mu_jax.facts.tokens import batches, shared_prefix
+from mu_jax.localizers.derivative import Derivative
 from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric
-from mu_jax.localizers.patching import (
-    Inputs,
-    checked,
-    constant_weights,
-    corruptions,
-    effect,
-    fingerprint,
-    known_kinds,
-    measure,
-    midpoints,
-    patched,
-    record,
-)
+from mu_jax.localizers.patching import fingerprint, known_kinds
 from mu_jax.localizers.roles import ROLES, roles
-from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
@@ -137,7 +112,8 @@ class AttributionPatching:
                 k: a if k == "neuron" else a.sum(axis=2) for k, a in maps.items()
             }
         else:
-            maps, per_row = {}, self.apart(model, clean, corrupt, progress)
+            maps = {}
+            per_row = self._derivative.apart(model, clean, corrupt, progress)
         values, absolute = {}, {}
         for kind, array in per_row.items():  # [layer, row, (head or neuron)]
             total, mean = array.sum(axis=1), np.abs(array).mean(axis=1)
@@ -171,106 +147,12 @@ class AttributionPatching:
 
         For neurons [layer, row, neuron], summed over positions.
         """
-        checked(clean, corrupt)
-        prefix = shared_prefix(clean, corrupt)
-        runs = list(corruptions(model, clean, corrupt, self.corruption, prefix))
-        path = midpoints(self.steps) or [0.0]
-        total, done = len(clean.tokens), 0
-        parts = len(runs) * len(path) * total
-        progress("attribution patching", 0, parts)
-        sums: dict[str, np.ndarray] = {}
-        ends = np.zeros(2)
-        for corrupted in runs:
-            for index, n in batches(total, self.batch):
-                both = Inputs(clean).rows(index), corrupted.rows(index)
-                for t in path:
-                    gradient, values = _gradient(
-                        model.network,
-                        model.params,
-                        *both,
-                        np.asarray(t, model.params["embedder"].dtype),
-                        kinds=self.kinds,
-                        metric=self.metric,
-                        prefix=prefix,
-                        noising=self.direction == "noising",
-                        plain=not self.steps,
-                    )
-                    for kind, array in gradient.items():
-                        part = fetch(array)[:, :n]
-                        shape = (part.shape[0], total, *part.shape[2:])
-                        whole = sums.setdefault(kind, np.zeros(shape, part.dtype))
-                        whole[:, index[:n]] += part / (len(runs) * len(path))
-                    done += n
-                    progress("attribution patching", done, parts)
-                ends += fetch(values)[:, :n].sum(axis=1) / len(runs)
-        gap = effect(*ends, self.metric)
-        out = {kind: array / gap for kind, array in sums.items()}
-        for kind in self.kinds:
-            if kind != "neuron":  # nothing differs inside the prefix
-                pad = [(0, 0)] * out[kind].ndim
-                pad[2] = (prefix, 0)
-                out[kind] = np.pad(out[kind], pad)
-        return out
+        return self._derivative.together(model, clean, corrupt, self.batch, progress)
 
-    def apart(
-        self,
-        model: Model,
-        clean: Prompts,
-        corrupt: Prompts,
-        progress: Progress = silent,
-    ) -> dict[str, Float[np.ndarray, "layer row *head"]]:
-        """Integrated gradients of one site at a time, all its positions together.
-
-        Costs two forward passes a site and step, and converges to patching the site.
-        """
-        checked(clean, corrupt)
-        prefix = shared_prefix(clean, corrupt)
-        layers = model.spec.layers
-        sites = {kind: sites_of(kind, model.spec) for kind in self.kinds}
-        cells = [Cell((site,)) for members in sites.values() for site in members]
-        runs = list(corruptions(model, clean, corrupt, self.corruption, prefix))
+    @property
+    def _derivative(self) -> Derivative:
         noising = self.direction == "noising"
-        slopes, ends = [], np.zeros(2)
-        for number, corrupted in enumerate(runs):
-            start, finish = (Inputs(clean), corrupted)[:: 1 if noising else -1]
-            finish_end, donors = record(
-                model.network, model.params, finish, kinds=self.kinds, prefix=prefix
-            )
-            made, start_end = base(model, start, donors, prefix)
-            both = (start_end, finish_end)[:: 1 if noising else -1]  # clean, corrupt
-            ends += np.array([self._judge(model, end, clean, both[0]) for end in both])
-            reference = self.metric.reference(model.network, model.params, both[0])
-            for t in midpoints(self.steps):
-                slopes.append(
-                    sweep(
-                        model,
-                        made,
-                        cells,
-                        self.metric,
-                        reference,
-                        prefix=prefix,
-                        batch=4,
-                        weight=t,
-                        slope=True,
-                        name=f"run {number} at {t:.3f} ",
-                        progress=progress,
-                    )
-                )
-        flat = np.mean(slopes, axis=0) * len(runs) / effect(*ends, self.metric)
-        out, start = {}, 0
-        for kind, members in sites.items():
-            part = flat[start : start + len(members)].reshape(layers, -1, flat.shape[1])
-            part = np.moveaxis(part, 1, 2)
-            out[kind] = part if kind == "head" else part[:, :, 0]
-            start += len(members)
-        return out
-
-    def _judge(self, model: Model, end: Array, clean: Prompts, clean_end: Array):
-        """The metric of runs that end in `end`, summed over rows."""
-        rows = measure(
-            model.network, model.params, end, clean, clean_end, metric=self.metric
-        )
-        return fetch(rows).sum()
+        return Derivative(self.kinds, self.corruption, self.metric, noising, self.steps)
 
     def _ranked(self, kind: str, total: np.ndarray) -> Iterator[tuple[int, ...]]:
         """The indices of a kind's sites that are kept: all, but for neurons the top."""
@@ -301,48 +183,6 @@ class AttributionPatching:
             tables["head"] = heads.tolist()
             axes["head"] = [f"head {i}" for i in range(heads.shape[1])]
         return tables, axes
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("network", "kinds", "metric", "prefix", "noising", "plain"),
-)
-def _gradient(
-    network,
-    params,
-    clean: Inputs,
-    corrupt: Inputs,
-    at: Float[Array, ""],
-    *,
-    kinds: tuple[str, ...],
-    metric: Metric,
-    prefix: int,
-    noising: bool,
-    plain: bool,
-):
-    """d sum(f) / d weight where all weights are `at`; [2, batch] f(clean), f(corrupt).
-
-    The gradient of each kind has the shape of its weights. If `plain`, `at` is 0: then
-    the pass that is differentiated is the start itself, and measures it as well.
-    """
-    start, finish = (clean, corrupt) if noising else (corrupt, clean)
-    finish_end, donors = record(network, params, finish, kinds=kinds, prefix=prefix)
-    start_end = finish_end
-    if not plain or (noising and metric.remembers):
-        start_end, _ = record(network, params, start, kinds=(), prefix=prefix)
-    clean_end = start_end if noising else finish_end
-    reference = metric.reference(network, params, clean_end)
-
-    def total(weights):
-        rows = patched(
-            network, params, start, weights, donors, metric, reference, prefix
-        )
-        return rows.sum(), rows
-
-    gradient, rows = jax.grad(total, has_aux=True)(constant_weights(donors, at))
-    judge = lambda end: metric(network, params, end, clean.prompts, reference)
-    ends = [rows if plain else judge(start_end), judge(finish_end)]
-    return gradient, jnp.stack(ends if noising else ends[::-1])
 
 
 def _paper_sums(values: Mapping[Site, float], layers: int) -> dict[Site, float]:

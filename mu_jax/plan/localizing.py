@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mu_jax.facts.corrupt import GaussianNoise
-from mu_jax.localizers import attribution, edges, sweep
+from mu_jax.localizers import derivative, edges, sweep
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.patching import Inputs
@@ -75,7 +75,7 @@ def _attribution(method: AttributionPatching, shapes: Shapes, length: Lengths) -
     plain = not method.steps
     forwards = 3 if plain else 4  # donors; the base, its gradient; the base's own end
     return Pass(
-        lambda: attribution._gradient.lower(
+        lambda: derivative.gradient.lower(
             shapes.network,
             shapes.params,
             clean,
