@@ -3,6 +3,7 @@
     patching      the primitive: a base run whose sites move towards a donor run
     sweep         many patched runs of one base, through one compiled program
     derivative    of the patched run, with respect to every site
+    flow          along the edges of one batch
     metrics       what a patched run is judged by
     residuals     the stream at the subject's and the prompt's last token
     classifier    what a probe fits to it

@@ -9,50 +9,36 @@ metric of `attribution` (0 clean, -1 corrupt),
 over rows, positions and dimensions.
 
 Writers are the embedding, each head and each MLP; readers each head's query, each
-group's key and value, each MLP, and the final norm. What Gemma needs for this:
-
-    post-norms      a head's write is not separable from the other heads' of its layer;
-                    it is taken to first order, through the norm's Jacobian
-    q/k-norms       a read is pulled back through norm, rotation and projection, head by
-                    head, by the vector-Jacobian product of the block's own layers
-    grouped queries a key or value is one reader, however many heads attend to it
-
-So a node's outgoing edges add up to its node score, exactly.
+group's key and value, each MLP, and the final norm. How one batch is scored: `flow`. A
+node's outgoing edges add up to its node score, exactly.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping, MutableMapping
 from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import Corruption, OtherSubject
 from mu_jax.facts.tokens import batches, shared_prefix
+from mu_jax.localizers.flow import READS, flow
 from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric
 from mu_jax.localizers.patching import (
-    Donors,
     Inputs,
     checked,
     corruptions,
     effect,
     midpoints,
-    record,
 )
 from mu_jax.model.model import Model
-from mu_jax.model.network import Network, take_last
-from mu_jax.model.precision import EXACT
 from mu_jax.model.specs import Spec
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 
 EMBED, LOGITS = "embed", "logits"
-_READS = ("query", "key", "value")
 
 
 class Edges(NamedTuple):
@@ -168,7 +154,7 @@ class EdgeAttribution:
             for index, n in batches(total, size):
                 real = (np.arange(size) < n).astype(dtype)
                 for t in path:
-                    scores, ends = _scores(
+                    scores, ends = flow(
                         model.network,
                         model.params,
                         Inputs(clean).rows(index),
@@ -188,137 +174,13 @@ class EdgeAttribution:
         return Edges(writers, readers, np.where(reachable, shares, np.nan))
 
 
-@functools.partial(jax.jit, static_argnames=("network", "metric", "prefix"))
-def _scores(
-    network: Network,
-    params,
-    clean: Inputs,
-    corrupt: Inputs,
-    real: Float[Array, " batch"],
-    t: Float[Array, ""],
-    *,
-    metric: Metric,
-    prefix: int,
-) -> tuple[Float[Array, "writer reader"], Float[Array, " 2"]]:
-    """Sums over the rows that are `real`, and the metric of clean and corrupt runs.
-
-    Gradients are taken where the embeddings have moved by `t` towards the corrupt ones.
-    """
-    asked = clean.prompts
-    see = functools.partial(
-        record, network, params, kinds=("head", "mlp"), prefix=prefix
-    )
-    (ends, before), (corrupt_ends, after) = see(clean), see(corrupt)
-    first = network.embeddings(params, asked.tokens[:, prefix:])
-    other = network.embeddings(params, corrupt.prompts.tokens[:, prefix:])
-    step = other - first + (0 if corrupt.noise is None else corrupt.noise)
-    reference = metric.reference(network, params, ends)
-    of = functools.partial(jnp.einsum, precision=EXACT)
-    judge = lambda at: of("b,b->", metric(network, params, at, asked, reference), real)
-    pull, reads = _gradients(network, params, clean, t * step, judge, prefix)
-    change = jax.tree.map(jnp.subtract, after, before)
-    written = _written(network, params, step, change, reads["head"])
-    entering = jnp.concatenate([(first + t * step)[None], reads["resid"][:-1]])
-
-    def into(layer):
-        """[writer, reader] the edges into one layer."""
-        pulled = _pulled(network, params, layer, entering, pull, asked, prefix)
-        return of("wbse,rbse->wr", written, pulled)
-
-    edges = jax.lax.map(into, jnp.arange(network.spec.layers))
-    edges = jnp.moveaxis(edges, 0, 1).reshape(len(written), -1)
-    final = of("wbse,bse->w", written, pull["resid"][-1])
-    return (
-        jnp.concatenate([edges, final[:, None]], axis=1),
-        jnp.stack([judge(ends), judge(corrupt_ends)]),
-    )
-
-
-def _gradients(
-    network: Network, params, inputs: Inputs, noise: Array, judge, prefix: int
-) -> tuple[Donors, Donors]:
-    """Of what `judge` says of the run's ends: gradients at the reads, and activations.
-
-    The gradients are at queries, keys, values, the MLPs' inputs and the stream.
-    """
-    kinds = (*_READS, "mlp_in", "resid")
-    seen = functools.partial(record, network, kinds=kinds, prefix=prefix)
-    shapes = jax.eval_shape(seen, params, inputs)[1]
-    asked = inputs.prompts
-
-    def total(shift):
-        stream, reads = network.stream(
-            params,
-            asked.tokens,
-            asked.valid,
-            prefix=prefix,
-            noise=noise,
-            shift=shift,
-            read=("resid", "head"),
-        )
-        return judge(take_last(stream, asked.last - prefix)), reads
-
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    return jax.grad(total, has_aux=True)(zeros)
-
-
-def _written(
-    network: Network, params, step: Array, change: Donors, heads: Array
-) -> Float[Array, "writer batch rest embedding"]:
-    """How every write changes: embedding, then each layer's heads and its MLP.
-
-    Heads write through the post-norm, which is linearised where the run is.
-    """
-
-    def of_layer(layer):
-        write = functools.partial(network.write_stream, params, layer)
-        _, push = jax.linearize(write, heads[layer])
-        own = jax.vmap(push)(_one_by_one(change["head"][layer]))
-        return jnp.concatenate([own, change["mlp"][layer][None]])
-
-    written = jax.lax.map(of_layer, jnp.arange(network.spec.layers))
-    return jnp.concatenate([step[None], written.reshape(-1, *step.shape)])
-
-
-def _pulled(
-    network: Network,
-    params,
-    layer: Array,
-    entering: Array,
-    pull: Donors,
-    asked: Prompts,
-    prefix: int,
-) -> Float[Array, "reader batch rest embedding"]:
-    """The gradients at one layer's reads, pulled back to the stream that they read."""
-    pulled = []
-    for kind in _READS:
-        read = functools.partial(
-            network.read_stream,
-            params,
-            kind,
-            layer,
-            tokens=asked.tokens,
-            valid=asked.valid,
-            prefix=prefix,
-        )
-        _, back = jax.vjp(read, entering[layer])
-        pulled.append(jax.vmap(back)(_one_by_one(pull[kind][layer]))[0])
-    return jnp.concatenate([*pulled, pull["mlp_in"][layer][None]])
-
-
-def _one_by_one(heads: Array) -> Array:
-    """[head, batch, rest, head, projection]: each head's part alone."""
-    alone = jnp.eye(heads.shape[2], dtype=heads.dtype)
-    return jnp.einsum("bshp,nh->nbshp", heads, alone, precision=EXACT)
-
-
 def _names(spec: Spec) -> tuple[list[str], list[str]]:
-    """Writers and readers in the order of `_scores`."""
+    """Writers and readers in the order of `flow`."""
     writers, readers = [EMBED], []
     for layer in range(spec.layers):
         writers += [f"{layer}.head.{h}" for h in range(spec.heads)] + [f"{layer}.mlp"]
         readers += [f"{layer}.query.{h}" for h in range(spec.heads)]
-        for kind in _READS[1:]:
+        for kind in READS[1:]:
             readers += [f"{layer}.{kind}.{g}" for g in range(spec.head_groups)]
         readers.append(f"{layer}.mlp")
     return writers, [*readers, LOGITS]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mu_jax.facts.corrupt import GaussianNoise
-from mu_jax.localizers import derivative, edges, sweep
+from mu_jax.localizers import derivative, flow, sweep
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.patching import Inputs
@@ -98,7 +98,7 @@ def _edges(method: EdgeAttribution, shapes: Shapes, length: Lengths) -> Pass:
     scalar = Struct((), shapes.dtype)
     real = Struct((method.batch,), shapes.dtype)
     return Pass(
-        lambda: edges._scores.lower(
+        lambda: flow.flow.lower(
             shapes.network,
             shapes.params,
             clean,
