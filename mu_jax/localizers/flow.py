@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from mu_jax.localizers.metrics import Metric
 from mu_jax.localizers.patching import Donors, Inputs, record
+from mu_jax.model import attention
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.precision import EXACT
 from mu_jax.types import Prompts
@@ -108,7 +109,7 @@ def _written(
     """
 
     def of_layer(layer):
-        write = functools.partial(network.write_stream, params, layer)
+        write = functools.partial(attention.write, network, params, layer)
         _, push = jax.linearize(write, heads[layer])
         own = jax.vmap(push)(_one_by_one(change["head"][layer]))
         return jnp.concatenate([own, change["mlp"][layer][None]])
@@ -130,7 +131,8 @@ def _pulled(
     pulled = []
     for kind in READS:
         read = functools.partial(
-            network.read_stream,
+            attention.read,
+            network,
             params,
             kind,
             layer,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 from penzai import pz
 
@@ -17,7 +18,9 @@ from mu_jax.devices.sharding import Layout
 from mu_jax.model.params import Named, Params
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import PER_HEAD, Patch
+from mu_jax.types import Tensor
 
+STREAM = ("batch", "seq", "embedding")
 _GROUPED = ("head_groups", "query_heads")
 AXES = {
     "query": ("seq", *_GROUPED, "projection"),
@@ -67,7 +70,7 @@ class Border:
         """{kind: a patch's weight and its donor}."""
         return {kind: self._wrapped(kind, one) for kind, one in (patch or {}).items()}
 
-    def tags(self, arrays: Mapping[str, Array] | None) -> dict[str, Named]:
+    def tags(self, arrays: Mapping[str, Tensor] | None) -> dict[str, Named]:
         """{kind: what was read, or is added, at sites of that kind}."""
         return {kind: self.tag(kind, array) for kind, array in (arrays or {}).items()}
 
@@ -81,7 +84,7 @@ class Border:
         weight = pz.nx.wrap(weight).tag("layer", *cells, *names)
         return weight, self.tag(kind, patch.donor)
 
-    def tag(self, kind: str, array: Array) -> pz.nx.NamedArray:
+    def tag(self, kind: str, array: Tensor) -> pz.nx.NamedArray:
         """The inverse of `unwrap`; [layer, embedding] has no other axes to name."""
         if array.ndim == 2:
             return pz.nx.wrap(array).tag("layer", "embedding")
@@ -89,6 +92,42 @@ class Border:
             array = array.reshape(*array.shape[:3], *self.groups, -1)
         array = self.filled(array, 1)
         return pz.nx.wrap(array).tag("layer", "batch", *AXES[kind])
+
+    def positions(self, tokens, valid, prefix: int = 0):
+        """{batch?, seq} positions of the tokens behind the prefix, and of all keys.
+
+        A row's positions count its real tokens; keys of padding stand at -1.
+        """
+        if tokens.ndim == 1:
+            every = pz.nx.wrap(jnp.arange(len(tokens))).tag("seq")
+            return every, every
+        if valid is None:
+            valid = jnp.ones(tokens.shape, bool)
+        count = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
+        keys = jnp.where(valid, count, -1)
+        name = lambda a: pz.nx.wrap(a).tag("batch", "seq")
+        return name(count[:, prefix:]), name(keys)
+
+    def stream(self, x: Named, rows: int, *cell: str) -> Array:
+        """The plain stream of the batch's own rows."""
+        return cut(x.unwrap(*cell, *STREAM), rows, axis=len(cell))
+
+    def reads(self, reads: Params, rows: int) -> dict[str, Array]:
+        """{kind: what was read, plain, of the batch's own rows}."""
+        return {
+            kind: cut(self.unwrap(kind, array), rows, axis=1)
+            for kind, array in reads.items()
+        }
+
+    def own(self, memory: Params, rows: int) -> Params:
+        """Named keys and values of the batch's own rows."""
+
+        def kept(array: Named) -> Named:
+            if array.named_shape["batch"] == rows:
+                return array
+            return array[{"batch": pz.slice[:rows]}].order_like(array)
+
+        return {kind: kept(array) for kind, array in memory.items()}
 
     def unwrap(self, kind: str, array: Named) -> Array:
         """Plain, with the axes of a query head as one."""

@@ -12,22 +12,21 @@ a gradient, and no device computes the rows of others.
 """
 
 import dataclasses
-import functools
-import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from penzai import pz
 
-from mu_jax.devices.sharding import LOGITS, Layout
+from mu_jax.devices.sharding import Layout
 from mu_jax.model import stack
 from mu_jax.model.block import bind, norm
-from mu_jax.model.border import AXES, Border, cut
+from mu_jax.model.border import STREAM, Border
 from mu_jax.model.params import Named, Params
 from mu_jax.model.precision import Precision, precisely
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Patch
+from mu_jax.model.vocabulary import Vocabulary
 from mu_jax.types import Selection, Tensor
 
 
@@ -45,6 +44,10 @@ class Network:
     @property
     def _border(self) -> Border:
         return Border(self.spec, self.layout)
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.spec, self.layout)
 
     def whole(self, rows: int) -> int:
         """The rows of a batch that costs no more than one of `rows`; at least those."""
@@ -93,16 +96,14 @@ class Network:
         """
         rows, first = len(tokens), tokens[0, :prefix]
         tokens, valid, noise = map(self._border.filled, (tokens, valid, noise))
-        x = self._embed(params, tokens[:, prefix:], "batch", "seq")
+        x = self._vocabulary.embed(params, tokens[:, prefix:])
         if noise is not None:
-            x = x + pz.nx.wrap(noise).tag("batch", "seq", "embedding")
-        own, keys = _positions(tokens, valid, prefix)
-        without: Params = {
-            kind: pz.nx.wrap(d).tag("layer", "embedding")
-            for kind, d in (ablate or {}).items()
-        }
+            x = x + pz.nx.wrap(noise).tag(*STREAM)
+        own, keys = self._border.positions(tokens, valid, prefix)
         if memory is None:
-            memory = self._remember(params, first, selection, edited, ablate=without)
+            memory = self.remember(
+                params, first, ablate=ablate, selection=selection, edited=edited
+            )
         x, reads = stack.run(
             self.spec,
             params,
@@ -112,18 +113,15 @@ class Network:
             prefix=self._border.all_filled(memory),
             patch=self._border.patches(patch),
             shift=self._border.tags(shift),
-            ablate=without,
+            ablate=self._border.tags(ablate),
             read=read,
             selection=selection,
             edited=edited,
             remat=remat,
             layout=self.layout,
         )
-        stream = self._final(params, x).unwrap("batch", "seq", "embedding")
-        return cut(stream, rows), {
-            kind: cut(self._border.unwrap(kind, array), rows, axis=1)
-            for kind, array in reads.items()
-        }
+        stream = self._final(params, x)
+        return self._border.stream(stream, rows), self._border.reads(reads, rows)
 
     @precisely
     def resume(
@@ -152,13 +150,12 @@ class Network:
         """
         rows = len(tokens)
         tokens, valid = map(self._border.filled, (tokens, valid))
-        own, keys = _positions(tokens, valid, prefix)
-        axes = ("cell", "batch", "seq", "embedding")
+        own, keys = self._border.positions(tokens, valid, prefix)
         entering = self._border.filled(entering, 1)
         x = stack.resume(
             self.spec,
             params,
-            pz.nx.wrap(entering).tag(*axes),
+            pz.nx.wrap(entering).tag("cell", *STREAM),
             start,
             positions=own,
             key_positions=keys,
@@ -166,7 +163,7 @@ class Network:
             patch=self._border.patches(patch),
             layout=self.layout,
         )
-        return cut(self._final(params, x).unwrap(*axes), rows, axis=1)
+        return self._border.stream(self._final(params, x), rows, "cell")
 
     @precisely
     def extend(
@@ -195,51 +192,15 @@ class Network:
         x, reads = stack.run(
             self.spec,
             params,
-            self._embed(params, tokens, "batch", "seq"),
+            self._vocabulary.embed(params, tokens),
             positions=name(positions),
             key_positions=name(jnp.concatenate([places, positions], axis=1)),
             prefix=self._border.tags(memory),
             read=("key", "value"),
             layout=self.layout,
         )
-        stream = self._final(params, x).unwrap("batch", "seq", "embedding")
-        return cut(stream, rows), {
-            kind: cut(self._border.unwrap(kind, array), rows, axis=1)
-            for kind, array in reads.items()
-        }
-
-    @precisely
-    def read_stream(
-        self,
-        params: Params,
-        kind: str,
-        layer: Int[Array, ""],
-        entering: Float[Array, "batch rest embedding"],
-        tokens: Int[Tensor, "batch seq"],
-        valid: Bool[Tensor, "batch seq"],
-        prefix: int = 0,
-    ) -> Float[Array, "batch rest head projection"]:
-        """The queries, keys or values that one layer makes of the stream entering it.
-
-        Keys and values have one head a group.
-        """
-        own, _ = _positions(tokens, valid, prefix)
-        x = pz.nx.wrap(entering).tag("batch", "seq", "embedding")
-        y = stack.read_stream(self.spec, params, kind, layer, x, own)
-        return self._border.unwrap(kind, y[None].tag("layer"))[0]
-
-    @precisely
-    def write_stream(
-        self,
-        params: Params,
-        layer: Int[Array, ""],
-        heads: Float[Array, "batch rest head projection"],
-    ) -> Float[Array, "batch rest embedding"]:
-        """What one layer's heads together add to the stream, post-norm included."""
-        z = heads.reshape(*heads.shape[:2], *self._border.groups, -1)
-        z = pz.nx.wrap(z).tag("batch", *AXES["head"])
-        y = stack.write_stream(self.spec, params, layer, z)
-        return y.unwrap("batch", "seq", "embedding")
+        stream = self._final(params, x)
+        return self._border.stream(stream, rows), self._border.reads(reads, rows)
 
     @precisely
     def remember(
@@ -247,13 +208,36 @@ class Network:
         params: Params,
         tokens: Int[Tensor, "*batch prefix"],
         valid: Bool[Tensor, "batch prefix"] | None = None,
+        *,
+        ablate: Mapping[str, Float[Tensor, "layer embedding"]] | None = None,
+        selection: Selection | None = None,
+        edited: Params | None = None,
     ) -> Params | None:
-        """Keys and values of a prefix, for `stream` and `resume`; None if it is empty.
+        """Keys and values {layer, batch?, seq, ...} of a prefix; None if it is empty.
 
-        Of one prefix that all rows share, or of each row's own. Exact where parameters
-        are not differentiated.
+        Of one prefix that all rows share, or of each row's own. `stream` recomputes it
+        on every call, edited tensors included: a prefix held constant is exact in the
+        forward pass and wrong in the gradient.
         """
-        return self._remember(params, tokens, None, None, valid)
+        if not tokens.shape[-1]:
+            return None
+        rows, shared = len(tokens), tokens.ndim == 1
+        if not shared:
+            tokens, valid = map(self._border.filled, (tokens, valid))
+        positions, keys = self._border.positions(tokens, valid)
+        _, reads = stack.run(
+            self.spec,
+            params,
+            self._vocabulary.embed(params, tokens),
+            positions=positions,
+            key_positions=keys,
+            ablate=self._border.tags(ablate),
+            read=("key", "value"),
+            selection=selection,
+            edited=edited,
+            layout=self.layout,
+        )
+        return reads if shared else self._border.own(reads, rows)
 
     @precisely
     def logits(
@@ -263,14 +247,7 @@ class Network:
 
         `stream` is final-normed, as `stream` and `resume` return it.
         """
-        unembed = functools.partial(self._capped, "...e,ve->...v")
-        if self.layout is None:
-            return unembed(stream, _unembedding(params))
-        where, axes = stream.shape[:-1], ("0", "vocabulary")
-        rows = self.layout.filled(stream.reshape(-1, stream.shape[-1]), rules=LOGITS)
-        named = pz.nx.wrap(unembed(rows, _unembedding(params))).tag(*axes)
-        logits = self.layout.constrain(named, LOGITS).unwrap(*axes)
-        return cut(logits, math.prod(where)).reshape(*where, -1)
+        return self._vocabulary.logits(params, stream)
 
     @precisely
     def logits_of(
@@ -280,8 +257,7 @@ class Network:
         tokens: Int[Tensor, "batch option"],
     ) -> Float[Array, "*cell batch option"]:
         """The logits of a few tokens of each row; the rest are not computed."""
-        chosen = _unembedding(params)[tokens]
-        return self._capped("...be,boe->...bo", stream, chosen)
+        return self._vocabulary.logits_of(params, stream, tokens)
 
     @precisely
     def lens(
@@ -292,88 +268,16 @@ class Network:
         final = self._final(params, pz.nx.wrap(resid).tag(*axes))
         return self.logits(params, final.unwrap(*axes))
 
-    def _capped(self, subscripts: str, stream: Array, table: Array) -> Array:
-        """Logits, summed up in float32 and not rounded: their differences are small."""
-        wide = jnp.promote_types(stream.dtype, jnp.float32)
-        found = jnp.einsum(subscripts, stream, table, preferred_element_type=wide)
-        cap = self.spec.final_softcap
-        return jnp.tanh(found / cap) * cap if cap else found
-
     @precisely
     def embeddings(
         self, params: Params, tokens: Int[Tensor, "batch seq"]
     ) -> Float[Array, "batch seq embedding"]:
         """What enters the first layer: the table's rows, in Gemma scaled."""
-        return self._embed(params, tokens, "batch", "seq").unwrap(
-            "batch", "seq", "embedding"
-        )
+        return self._vocabulary.embed(params, tokens).unwrap(*STREAM)
 
     def _final(self, params: Params, x: Named) -> pz.nx.NamedArray:
         final = norm("final_norm", "embedding", self.spec.embedding, self.spec)
         return bind(final, params)(x).astype(params["embedder"].dtype)
-
-    def _embed(self, params: Params, tokens, *axes: str) -> pz.nx.NamedArray:
-        x = pz.nn.EmbeddingLookup(_table(params))(pz.nx.wrap(tokens).tag(*axes))
-        if self.layout:
-            x = self.layout.constrain(x)
-        if not self.spec.scaled_embeddings:
-            return x
-        return x * jnp.sqrt(self.spec.embedding).astype(x.dtype)
-
-    def _remember(self, params, tokens, selection, edited, valid=None, ablate=None):
-        """Keys and values {layer, batch?, seq, ...} of a prefix; None if it is empty.
-
-        Recomputed on every call, edited tensors included: a prefix held constant
-        would be exact in the forward pass and wrong in the gradient.
-        """
-        if not tokens.shape[-1]:
-            return None
-        rows = tokens.shape[0]
-        if tokens.ndim == 1:
-            positions = keys = pz.nx.wrap(jnp.arange(rows)).tag("seq")
-        else:
-            tokens, valid = map(self._border.filled, (tokens, valid))
-            positions, keys = _positions(tokens, valid, 0)
-        _, reads = stack.run(
-            self.spec,
-            params,
-            self._embed(params, tokens, *("batch", "seq")[-tokens.ndim :]),
-            positions=positions,
-            key_positions=keys,
-            ablate=ablate,
-            read=("key", "value"),
-            selection=selection,
-            edited=edited,
-            layout=self.layout,
-        )
-        if tokens.ndim > 1 and len(tokens) > rows:
-            cut = lambda a: a[{"batch": pz.slice[:rows]}].order_like(a)
-            reads = {kind: cut(array) for kind, array in reads.items()}
-        return reads
-
-
-def _unembedding(params: Params) -> Float[Array, "vocabulary embedding"]:
-    """The table that turns the stream into logits; where tied, the embedding table."""
-    table = params.get("unembedder", params["embedder"])
-    return table.unwrap("vocabulary", "embedding")
-
-
-def _table(params: Params) -> pz.nn.EmbeddingTable:
-    value = pz.ParameterValue(value=params["embedder"], label="embedder", metadata={})
-    return pz.nn.EmbeddingTable(value, "vocabulary")
-
-
-def _positions(tokens, valid, prefix: int):
-    """{batch, seq} positions of the tokens behind the prefix, and of all keys.
-
-    A row's positions count its real tokens; keys of padding stand at -1.
-    """
-    if valid is None:
-        valid = jnp.ones(tokens.shape, bool)
-    count = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
-    keys = jnp.where(valid, count, -1)
-    name = lambda a: pz.nx.wrap(a).tag("batch", "seq")
-    return name(count[:, prefix:]), name(keys)
 
 
 def take_last(

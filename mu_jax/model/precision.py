@@ -46,12 +46,15 @@ def products(dtype: str, asked: Precision | None = None) -> Precision:
 
 
 def precisely(method: Method) -> Method:
-    """A method whose products, and their derivatives', are as its `precision` says."""
+    """Products, and their derivatives', are as the network's `precision` says.
+
+    Of a method of `Network`, or of a function whose first argument is one.
+    """
 
     @functools.wraps(method)
-    def run(self: Any, *args: Any, **named: Any) -> Any:
-        with jax.default_matmul_precision(self.precision):
-            return method(self, *args, **named)
+    def run(network: Any, *args: Any, **named: Any) -> Any:
+        with jax.default_matmul_precision(network.precision):
+            return method(network, *args, **named)
 
     return run  # pyright: ignore[reportReturnType]
 

@@ -20,7 +20,7 @@ import numpy as np
 from penzai import pz
 
 from mu_jax.devices.sharding import GATHERED, Layout
-from mu_jax.model.block import bind, block, reader, writer
+from mu_jax.model.block import bind, block
 from mu_jax.model.params import Named, Params, is_stacked
 from mu_jax.model.specs import Spec
 from mu_jax.model.taps import Taps
@@ -82,7 +82,7 @@ def _per_layer(values, dtype) -> pz.nx.NamedArray:
     return pz.nx.wrap(jnp.asarray(values, dtype)).tag("layer")
 
 
-def _geometry(spec: Spec) -> dict[str, pz.nx.NamedArray]:
+def geometry(spec: Spec) -> dict[str, pz.nx.NamedArray]:
     """What differs from layer to layer without being learned."""
     windows = [UNLIMITED if w is None else w for w in spec.windows]
     return {
@@ -158,7 +158,7 @@ def run(
     for span in spans(spec.layers, selection):
         cut = functools.partial(_layers, start=span.start, stop=span.stop)
         steps = {
-            **cut(_geometry(spec)),
+            **cut(geometry(spec)),
             "patch": cut(patch or {}),
             "shift": cut(shift or {}),
             "ablate": cut(ablate or {}),
@@ -194,7 +194,7 @@ def resume(
     the number of layers, and then nothing runs. Reverse-mode derivatives do not exist.
     """
     steps = {
-        **_geometry(spec),
+        **geometry(spec),
         "patch": patch or {},
         "shift": {},
         "ablate": {},
@@ -208,36 +208,6 @@ def resume(
         return body(x, jax.tree.map(here, steps, is_leaf=pz.nx.is_namedarray))[0]
 
     return jax.lax.fori_loop(start, spec.layers, layer, x)
-
-
-def read_stream(
-    spec: Spec,
-    params: Params,
-    kind: str,
-    layer: jax.Array,
-    x: pz.nx.NamedArray,
-    positions: pz.nx.NamedArray,
-) -> pz.nx.NamedArray:
-    """The queries, keys or values that a layer makes of the stream entering it."""
-    geometry = {key: at_layer(a, layer) for key, a in _geometry(spec).items()}
-    return bind(reader(spec, kind), _slices(params, layer))(
-        x,
-        token_positions=positions,
-        wavelength=geometry["wavelength"],
-        rope_scale=geometry["rope_scale"],
-    )
-
-
-def write_stream(
-    spec: Spec, params: Params, layer: jax.Array, heads: pz.nx.NamedArray
-) -> pz.nx.NamedArray:
-    """What a layer's heads together add to the stream."""
-    return bind(writer(spec), _slices(params, layer))(heads)
-
-
-def _slices(params: Params, layer: jax.Array) -> Params:
-    """One layer of every stacked parameter."""
-    return {k: at_layer(a, layer) for k, a in params.items() if is_stacked(a)}
 
 
 def _body(

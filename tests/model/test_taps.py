@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mu_jax.model import attention
 from mu_jax.model.network import Network
 from mu_jax.model.params import random
 from mu_jax.model.taps import KINDS, Patch, weight_shape
@@ -142,10 +143,12 @@ def test_a_run_taken_up_at_any_layer_is_the_whole_run(model, prompts, run):
 @functools.partial(jax.jit, static_argnames=("network",))
 def parts(network, params, layer, entering, heads, tokens, valid):
     read = {
-        kind: network.read_stream(params, kind, layer, entering, tokens, valid, PREFIX)
+        kind: attention.read(
+            network, params, kind, layer, entering, tokens, valid, PREFIX
+        )
         for kind in ("query", "key", "value")
     }
-    return {**read, "attn": network.write_stream(params, layer, heads)}
+    return {**read, "attn": attention.write(network, params, layer, heads)}
 
 
 def test_reads_and_writes_of_the_stream_are_those_of_the_block(model, prompts, run):
