@@ -21,7 +21,8 @@ from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network
 from mu_jax.model.precision import Precision, products
-from mu_jax.model.specs import Spec, spec
+from mu_jax.model.releases import spec
+from mu_jax.model.specs import Spec
 from mu_jax.model.tokenizer import from_files
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 from mu_jax.types import Progress, silent

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rounding import EPSILON
 
 from mu_jax.load import _smollm
-from mu_jax.model.specs import SPECS
+from mu_jax.model.releases import SPECS
 
 TEXTS = [
     "Fact: Michael Jordan plays the sport of",

@@ -26,7 +26,8 @@ from mu_jax.errors import Doubt
 from mu_jax.evals import recall, utility
 from mu_jax.load import TINY
 from mu_jax.model.params import sizes
-from mu_jax.model.specs import Spec, spec
+from mu_jax.model.releases import spec
+from mu_jax.model.specs import Spec
 from mu_jax.plan import costs, localizing
 from mu_jax.plan.chips import Topology
 from mu_jax.plan.costs import Work

@@ -95,7 +95,7 @@ def test_rows_are_dequantised_only_when_asked_for(tmp_path, monkeypatch):
 
 def test_the_table_of_published_models_is_recognised():
     from mu_jax.checkpoints.gguf import spec as gguf_spec
-    from mu_jax.model.specs import SPECS
+    from mu_jax.model.releases import SPECS
 
     def fields(kind, **values):
         words = {"tokenizer.ggml.tokens": ["x"] * values.pop("words")}

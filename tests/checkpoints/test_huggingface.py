@@ -7,7 +7,7 @@ import pytest
 
 from mu_jax.checkpoints.huggingface.names import to_huggingface
 from mu_jax.errors import UserError
-from mu_jax.model.specs import SPECS
+from mu_jax.model.releases import SPECS
 from mu_jax.testing import tiny_model, tiny_spec
 
 # The tiny spec: embedding 32, 48 neurons, 4 heads over 2 groups of projection 8.

@@ -21,7 +21,7 @@ from mu_jax.checkpoints.safetensors_file import places, write_shards
 from mu_jax.checkpoints.source import place
 from mu_jax.errors import UserError
 from mu_jax.model.params import name_axes
-from mu_jax.model.specs import SPECS
+from mu_jax.model.releases import SPECS
 from mu_jax.model.tokenizer import from_files
 from mu_jax.selectors import Layers
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec

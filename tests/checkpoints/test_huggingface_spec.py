@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mu_jax.checkpoints.huggingface.config import config as written
 from mu_jax.checkpoints.huggingface.spec import spec
 from mu_jax.errors import UserError
-from mu_jax.model.specs import SPECS, Spec
+from mu_jax.model.releases import SPECS
+from mu_jax.model.specs import Spec
 from mu_jax.testing import tiny_llama, tiny_spec
 
 LLAMA = {

@@ -15,7 +15,7 @@ from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.checkpoints.official.layout import leaves, official_shapes, to_official
 from mu_jax.errors import UserError
 from mu_jax.model.params import random, shapes
-from mu_jax.model.specs import SPECS
+from mu_jax.model.releases import SPECS
 from mu_jax.testing import tiny_llama, tiny_model, tiny_spec
 
 SPECIFICATIONS = {

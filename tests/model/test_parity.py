@@ -21,7 +21,8 @@ from mu_jax.checkpoints.official.layout import from_official, to_official
 from mu_jax.errors import UserError
 from mu_jax.model.network import Network
 from mu_jax.model.params import Params, name_axes, shapes
-from mu_jax.model.specs import SPECS, Spec
+from mu_jax.model.releases import SPECS
+from mu_jax.model.specs import Spec
 from mu_jax.model.taps import KINDS, Patch, weight_shape
 from mu_jax.testing import tiny_spec
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mu_jax.errors import UserError
 from mu_jax.model.params import ATTENTION, MLP, sizes
-from mu_jax.model.specs import spec
+from mu_jax.model.releases import spec
 from mu_jax.selectors import (
     BOTH,
     AllMLPs,

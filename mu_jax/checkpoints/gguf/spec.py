@@ -12,10 +12,10 @@ from mu_jax.checkpoints.fields import LAYERS, Fields
 from mu_jax.checkpoints.gguf import keys
 from mu_jax.checkpoints.gguf.layers import Rope, varied
 from mu_jax.errors import UserError
+from mu_jax.model.releases import SPECS
 from mu_jax.model.specs import (
     GLOBAL_WAVELENGTH,
     LOCAL_WAVELENGTH,
-    SPECS,
     STRETCHED,
     RopeStretch,
     Spec,

@@ -11,7 +11,8 @@ from typing import Any
 from mu_jax.checkpoints.fields import LAYERS, Fields
 from mu_jax.checkpoints.huggingface import rope as rotary
 from mu_jax.errors import UserError
-from mu_jax.model.specs import SPECS, Spec, gemma1, gemma2, gemma3, llama3
+from mu_jax.model.releases import SPECS
+from mu_jax.model.specs import Spec, gemma1, gemma2, gemma3, llama3
 
 TYPES = ("gemma", "gemma2", "gemma3_text", "gemma3", "llama")
 

@@ -31,7 +31,8 @@ from mu_jax.checkpoints.official.layout import (
 from mu_jax.devices.sharding import Layout
 from mu_jax.errors import UserError
 from mu_jax.model.params import Params, dtype_of, name_axes, shapes
-from mu_jax.model.specs import SPECS, Spec
+from mu_jax.model.releases import SPECS
+from mu_jax.model.specs import Spec
 from mu_jax.types import Progress, silent
 
 TOKENIZER = "tokenizer.model"
