@@ -1,27 +1,28 @@
 """What every attack is: a frozen callable whose fields are its knobs."""
 
 from collections.abc import MutableMapping
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from mu_jax.attacks.victim import Victim
 from mu_jax.types import Progress, Row, silent
 
+Needs = Literal["model", "taught", "edit"]
+"""What an attack works with, beside the model.
+
+model     nothing; what it does to those who never knew is seen when twins are asked
+taught    the facts taught; what it does to those who never knew is seen only where it
+          is taught twins, so it is made once more with them
+edit      what an edit changed; the unedited model has nothing to attack
+"""
+NEEDS: tuple[str, ...] = get_args(Needs)
+
 
 @runtime_checkable
 class Attack(Protocol):
-    """A way to bring forgotten facts back.
-
-    Attributes:
-      learns: whether it learns from the facts taught, so that what it does to those
-        who never knew is only seen where it learns from twins.
-      undoes: whether there is nothing to attack without an edit.
-    """
+    """A way to bring forgotten facts back; it says what it needs."""
 
     @property
-    def learns(self) -> bool: ...
-
-    @property
-    def undoes(self) -> bool: ...
+    def needs(self) -> Needs: ...
 
     def __call__(
         self,

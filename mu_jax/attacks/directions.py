@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.steering import Steering, spread, steered
 from mu_jax.attacks.victim import Victim
@@ -43,8 +44,7 @@ class AblateDirection:
     onward: bool = True
     retained: int = 32
 
-    learns: ClassVar[bool] = True
-    undoes: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "taught"
 
     def __post_init__(self):
         if self.retained < 1:

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
@@ -53,8 +54,7 @@ class Hints:
     kinds: tuple[str, ...] = KINDS
     counts: tuple[int, ...] = (4,)
 
-    learns: ClassVar[bool] = False
-    undoes: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "model"
 
     def __post_init__(self):
         if not self.kinds or set(self.kinds) - set(KINDS):

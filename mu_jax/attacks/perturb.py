@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.steering import Steering, spread, steered
 from mu_jax.attacks.victim import Victim
@@ -52,8 +53,7 @@ class Perturb:
     step: float = 0.5
     rows: int = 32
 
-    learns: ClassVar[bool] = True
-    undoes: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "taught"
 
     def __post_init__(self):
         if self.steps < 1 or self.rows < 1:

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from penzai import pz
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
@@ -44,8 +45,7 @@ class Quantize:
     group: int | None = 32
     embeddings: bool = False
 
-    learns: ClassVar[bool] = False
-    undoes: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "model"
 
     def __post_init__(self):
         if not self.bits or not all(2 <= b <= 8 for b in self.bits):

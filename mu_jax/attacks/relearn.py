@@ -18,8 +18,9 @@ may choose (method §7).
 import dataclasses
 import math
 from collections.abc import MutableMapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
 from mu_jax.edits.gradient import GradientEdit
@@ -63,12 +64,10 @@ class Relearn:
     text: int = 1
     clip: float = 1.0
 
-    undoes: ClassVar[bool] = False
-
     @property
-    def learns(self) -> bool:
-        """From forgotten facts, that is."""
-        return self.data == "half"
+    def needs(self) -> Needs:
+        """Facts taught, if they are forgotten ones."""
+        return "taught" if self.data == "half" else "model"
 
     def __post_init__(self):
         for name, known in (("how", ("lora", "full")), ("data", tuple(TAUGHT))):

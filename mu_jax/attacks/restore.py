@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import ClassVar
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
@@ -36,8 +37,7 @@ class Restore:
 
     groups: tuple[str, ...] = ("layer", "below")
 
-    learns: ClassVar[bool] = False
-    undoes: ClassVar[bool] = True
+    needs: ClassVar[Needs] = "edit"
 
     def __post_init__(self):
         if not self.groups or set(self.groups) - set(GROUPS):

@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from mu_jax.attacks.attack import Needs
 from mu_jax.attacks.scoring import Scoring
 from mu_jax.attacks.victim import Victim
 from mu_jax.edits.batches import draw
@@ -70,8 +71,7 @@ class SoftPrompt:
     draws: int = 2
     clip: float = 1.0
 
-    learns: ClassVar[bool] = True
-    undoes: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "taught"
     way: ClassVar[str] = "vectors in front of the prompt"
 
     def __post_init__(self):

@@ -93,7 +93,7 @@ class Attacked:
     def ceiling(self) -> Values | None:
         """[seeds, n] what the attack makes of the unedited model, at the same points.
 
-        Of an attack that only undoes edits, what that says without any.
+        Of an attack that needs an edit, what that says without any.
         """
         own = set(self.seeds(self.worst[0])) if self.worst else set()
         table = self.table.only(lambda r: r.model == UNEDITED and r.seed in own)

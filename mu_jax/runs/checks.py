@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import get_protocol_members
 
 from mu_jax import inputs
-from mu_jax.attacks.attack import Attack
+from mu_jax.attacks.attack import NEEDS, Attack
 from mu_jax.edits.losses import Loss
 from mu_jax.errors import UserError
 from mu_jax.evals import ANALYSES, EVALS
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 def check(config: "Config") -> None:
     """Raises UserError for the first that makes none."""
+    _protocols(config)
+    _needs(config)
+    _names(config)
+    _selections(config)
+    _numbers(config)
+    _edits(config)
+    _measurements(config)
+
+
+def _protocols(config: "Config") -> None:
+    """Whether methods have the members that are used."""
     for what, protocol, group in (
         ("facts", FactSource, {"": config.facts}),
         ("localizers", Localizer, config.localizers),
@@ -45,6 +56,10 @@ def check(config: "Config") -> None:
                     "a Loss",
                     f"see {Loss.__module__}",
                 )
+
+
+def _needs(config: "Config") -> None:
+    """Whether what a method needs is known, and said well enough."""
     for name, localizer in config.localizers.items():
         wanted = SETTINGS.get(localizer.needs, ())
         missing = [field for field in wanted if not hasattr(localizer, field)]
@@ -55,11 +70,26 @@ def check(config: "Config") -> None:
                 f"one of {', '.join(SETTINGS)}, with the settings it asks for",
                 f"see {Localizer.__module__}",
             )
+    for name, attack in config.attacks.items():
+        if attack.needs not in NEEDS:
+            raise UserError(
+                f"attacks.{name}: needs = {attack.needs!r}",
+                f"one of {', '.join(NEEDS)}",
+                f"see {Attack.__module__}",
+            )
+
+
+def _names(config: "Config") -> None:
+    """Whether names can name folders, and the model is on this machine."""
     named = (config.localizers, config.selections, config.baselines, config.attacks)
     named = (*named, config.evals)
     for name in (config.name, *(name for group in named for name in group)):
         inputs.name(name)
     inputs.local(config.model, "the model")
+
+
+def _selections(config: "Config") -> None:
+    """Whether selectors refer to what there is."""
     for i, (name, selector) in enumerate(config.selections.items()):
         if selector.scores and selector.scores not in config.localizers:
             raise UserError(
@@ -75,12 +105,20 @@ def check(config: "Config") -> None:
                 "a number, or the name of an earlier selection",
                 f"earlier ones: {', '.join(earlier) or 'none'}",
             )
+
+
+def _numbers(config: "Config") -> None:
+    """Whether there is at least one of what is counted, and how it is calculated."""
     for path, value in _counts(config):
         if value < 1:
             raise UserError(f"{path} = {value}", "at least 1")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype = {config.dtype!r}", "float32 or bfloat16")
     products(config.dtype, config.precision)
+
+
+def _edits(config: "Config") -> None:
+    """Whether edits have names of their own, and are of selections that there are."""
     if UNEDITED in config.edited:
         raise UserError(f"a selection called {UNEDITED!r}", "another name")
     for name, baseline in config.baselines.items():
@@ -101,6 +139,16 @@ def check(config: "Config") -> None:
                 f"sweep again, or remove the run's {choices.NAME}",
             )
         config.edit_of(choice.model)
+    for name in config.tunings:
+        if name not in config.selections:
+            raise UserError(
+                f"a tuning of {name!r}",
+                f"one of the selections {', '.join(config.selections)}",
+            )
+
+
+def _measurements(config: "Config") -> None:
+    """Whether evaluations and attacks can be told apart."""
     for name in (*config.attacks, *config.evals):
         both = name in config.attacks and name in config.evals
         if both or name in (*EVALS, *ANALYSES):
@@ -110,12 +158,6 @@ def check(config: "Config") -> None:
         raise UserError(
             f"attack_seeds = {config.attack_seeds}", "different seeds, at least one"
         )
-    for name in config.tunings:
-        if name not in config.selections:
-            raise UserError(
-                f"a tuning of {name!r}",
-                f"one of the selections {', '.join(config.selections)}",
-            )
 
 
 def meets(value: Any, protocol: type, where: str) -> None:

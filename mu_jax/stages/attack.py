@@ -35,7 +35,9 @@ def attack(run: Run) -> None:
     for name in (UNEDITED, *names):
         attacked = functools.cache(lambda name=name: victim(run, name))
         kinds = [
-            k for k in attacks if name != UNEDITED or not run.config.attacks[k].undoes
+            kind
+            for kind in attacks
+            if name != UNEDITED or run.config.attacks[kind].needs != "edit"
         ]
         artefacts = [f"attacks/{kind}/{name}" for kind in kinds]
         for artefact in run.todo(artefacts, shared=name == UNEDITED):
@@ -65,7 +67,7 @@ def _attack(run: Run, kind: str, attacked: Victim, journal: Journal) -> list[Row
     for seed in run.config.attack_seeds:
         victim = dataclasses.replace(attacked, seed=seed)
         rows += _made(how, victim, kind, journal, run)
-        if how.learns and attacked.name != UNEDITED:
+        if how.needs == "taught" and attacked.name != UNEDITED:
             control = dataclasses.replace(victim, control=True)
             rows += _made(how, control, kind, journal, run)
     return rows

@@ -122,8 +122,7 @@ class AskAgain:
     """An attack: to ask once more."""
 
     times: int = 2
-    learns: ClassVar[bool] = False
-    undoes: ClassVar[bool] = False
+    needs: ClassVar[str] = "model"
 
     def __call__(self, victim, name, journal, progress=None):
         scoring = Scoring(name, victim, "nothing", victim.facts.forget, journal)
