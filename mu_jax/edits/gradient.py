@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from mu_jax.edits.descent import Descent
 from mu_jax.edits.losses import Inject, Loss, Truth, next_token
 from mu_jax.edits.step import Batch
+from mu_jax.errors import UserError
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.types import Selection
@@ -32,6 +33,16 @@ class GradientEdit(Descent):
     text_weight: float = 1.0
 
     terms: ClassVar[tuple[str, ...]] = ("loss", "forget", "retain", "text")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, loss in (("loss", self.loss), ("retain", self.retain)):
+            if not isinstance(loss, Loss):
+                raise UserError(
+                    f"edit.{name} = {repr(loss)[:60]}",
+                    "a Loss",
+                    f"see {Loss.__module__}",
+                )
 
     def objective(
         self,

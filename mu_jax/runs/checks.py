@@ -8,7 +8,6 @@ from typing_extensions import get_protocol_members
 
 from mu_jax import inputs
 from mu_jax.attacks.attack import NEEDS, Attack
-from mu_jax.edits.losses import Loss
 from mu_jax.errors import UserError
 from mu_jax.evals import ANALYSES, EVALS
 from mu_jax.evals.measure import Eval
@@ -45,17 +44,6 @@ def _protocols(config: "Config") -> None:
     ):
         for name, member in group.items():
             meets(member, protocol, f"{what}.{name}".rstrip("."))
-    edits = {"edit": config.edit}
-    edits |= {f"baselines.{name}.edit": b.edit for name, b in config.baselines.items()}
-    for where, edit in edits.items():
-        for term in ("loss", "retain"):
-            loss = getattr(edit, term, None)
-            if loss is not None and not isinstance(loss, Loss):
-                raise UserError(
-                    f"{where}.{term}: {repr(loss)[:60]}",
-                    "a Loss",
-                    f"see {Loss.__module__}",
-                )
 
 
 def _needs(config: "Config") -> None:

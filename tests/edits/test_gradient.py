@@ -313,3 +313,10 @@ def test_steps_draw_batches_without_regard_to_each_other(data):
     known = {row.tobytes() for row in keep.tokens}
     assert {row.tobytes() for row in batch.prompts.tokens[n:]} <= known
     assert {row.tobytes() for row in batch.text} <= {row.tobytes() for row in text}
+
+
+@pytest.mark.parametrize("loss", [3, None, Truth])
+def test_a_loss_that_is_none_is_refused(loss):
+    for term in ("loss", "retain"):
+        with pytest.raises(UserError, match=rf"edit.{term} = .*expected a Loss"):
+            GradientEdit(**{term: loss})

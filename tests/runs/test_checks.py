@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 
-from mu_jax.edits.gradient import GradientEdit
-from mu_jax.edits.losses import NPO
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import GaussianNoise
 from mu_jax.localizers.attribution import AttributionPatching
@@ -13,7 +11,7 @@ from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.paths import PathPatching
 from mu_jax.localizers.probes import Probes
 from mu_jax.localizers.tracing import CausalTracing
-from mu_jax.runs.config import Baseline, Config
+from mu_jax.runs.config import Config
 from mu_jax.selectors import AllMLPs, FactLookup, PathLookup, Top
 
 
@@ -96,11 +94,3 @@ def test_counts_below_one_are_refused_inside_localizers(make, path):
     with pytest.raises(UserError) as error:
         Config("x", localizers={"mine": make()}, selections={})
     assert str(error.value) == f"localizers.mine.{path} = 0; expected at least 1"
-
-
-@pytest.mark.parametrize("loss", [3, NPO])
-def test_a_loss_that_is_none_is_refused(loss):
-    with pytest.raises(UserError, match=r"edit.loss: .*expected a Loss"):
-        Config("x", edit=GradientEdit(loss=loss))
-    with pytest.raises(UserError, match=r"baselines.b.edit.retain: "):
-        Config("x", baselines={"b": Baseline("flu", GradientEdit(retain=loss))})
