@@ -162,6 +162,18 @@ class Descent(Stepper):
             return batch
         return network.layout.rows(batch, axis=int(self.accumulate > 1))
 
+    def remarks(self, network: Network, rows: int) -> list[str]:
+        """Which rows are computed for nothing, or read more than once; see `Editor`."""
+        said, drawn = [], self.steps * self.text_batch
+        if more := self.fillers(network):
+            said.append(f"{more} more rows a step fill up the mesh")
+        if drawn > rows:
+            said.append(
+                f"draws {drawn} rows of general text, of which there are {rows}:"
+                f" each is read {drawn / rows:.1f} times"
+            )
+        return said
+
     def fillers(self, network: Network) -> int:
         """How many rows a step computes only because the devices do not divide its own.
 

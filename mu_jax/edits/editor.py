@@ -41,8 +41,15 @@ class Snapshots(Protocol):
 class Editor(Protocol):
     """A way to edit a selection: a frozen dataclass whose fields are its settings.
 
-    One with a class attribute `wants_covariances = True` is also given `covariances`,
-    where second moments of keys are kept (`covariance.Moments`).
+    Its class may have more:
+
+        wants_covariances = True    it is also given `covariances`, where second moments
+                                    of keys are kept (`covariance.Moments`)
+        wants_selections = True     it edits `parts` parts of the facts, cut as
+                                    `cuts(n)` says of n; its setting `selections` is
+                                    filled with one for each, by scores of that part
+        remarks(network, rows)      lines that a person should read before it begins,
+                                    where there are `rows` rows of general text
     """
 
     def __call__(

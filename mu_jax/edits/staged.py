@@ -5,7 +5,7 @@ weights that the part before it left.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from penzai import pz
@@ -83,6 +83,8 @@ class Sequential(Staged):
 
     steps: int = 25
     selections: tuple[Selection, ...] = ()
+
+    wants_selections: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()

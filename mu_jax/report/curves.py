@@ -1,6 +1,6 @@
-"""Pictures of what has a curve: attacks over steps, knowledge over layers, masks."""
+"""Pictures of what has a curve: over layers, over steps, over weights that are gone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,10 +11,81 @@ from mu_jax.report import attacks as attacked
 from mu_jax.report import latent as layered
 from mu_jax.report import masks as masked
 from mu_jax.report.attacks import CONTROL, Attacked
-from mu_jax.report.figures import ink
 from mu_jax.report.grid import Estimates
+from mu_jax.report.ink import INK, ink
 from mu_jax.report.tables import Table, coordinates, number
-from mu_jax.types import UNEDITED
+from mu_jax.types import UNEDITED, Scores
+
+_NAMES = {
+    "alone": "subject alone",
+    "subject": "subject in the prompt",
+    "end": "prompt's end",
+    "control": "control: shuffled labels",
+}
+_RANGES = (
+    ("lookup", "first", "last", "#f3d9a4"),
+    ("extraction", "extraction_first", "extraction", "#cfe3d4"),
+)
+
+
+def of_scores(scores: Scores) -> Figure:
+    """The table `curves`, a line a column; lookup and extraction ranges shaded.
+
+    A row a layer, of which the first may be the embedding's.
+    """
+    curves, columns = np.array(scores.tables["curves"]), list(scores.axes["curves"])
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, *ends, color in _RANGES:
+        if all(end in scores.notes for end in ends):
+            first, last = (scores.notes[end] for end in ends)
+            axes.axvspan(first - 0.5, last + 0.5, color=color, alpha=0.6, lw=0)
+            span = f"{first}-{last}" if first < last else f"{first}"
+            axes.text(first - 0.4, 1.01, f"{name} {span}", fontsize=9, va="bottom")
+    layers = {site.layer for site in scores.values}
+    begin = -1 if len(curves) > 1 + max(layers, default=-1) else 0
+    places = np.arange(len(curves)) + begin
+    names = [c for c in columns if c.rpartition(" ")[2] not in ("low", "high")]
+    for i, name in enumerate(names):
+        of = lambda column: curves[:, columns.index(column)]
+        color = INK[i % len(INK)]
+        label = _NAMES.get(name, name)
+        axes.plot(places, of(name), color=color, label=label, marker="o", ms=3)
+        band = [f"{name} {end}" for end in ("low", "high")]
+        if all(column in columns for column in band):
+            low, high = map(of, band)
+            axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
+    bottom = float(curves.min(initial=0.35)) - 0.1
+    if "chance" in scores.notes:
+        chance = scores.notes["chance"]
+        bottom = min(0.25, chance - 0.1)
+        axes.axhline(chance, color="#666", ls=":", lw=1)
+        at = {"fontsize": 8, "va": "bottom", "ha": "right"}
+        axes.text(places[-1] + 0.4, chance, "chance", **at)
+    axes.set_xticks(places, ["emb" if i < 0 else str(i) for i in places], fontsize=8)
+    axes.set_xlabel("residual stream after layer")
+    axes.set_ylabel("probe accuracy" if "chance" in scores.notes else scores.method)
+    axes.set_ylim(bottom, max(1.06, float(curves.max(initial=0)) * 1.06))
+    axes.legend(frameon=False, fontsize=8, loc="center right")
+    return figure
+
+
+TERMS = ("forget", "retain", "text")
+"""Of the loss of a gradient edit."""
+
+
+def histories(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """The terms of the loss over the steps of every edit."""
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axes, term in zip(figure.subplots(1, len(TERMS)), TERMS, strict=True):
+        for name, steps in runs.items():
+            xs, ys = [s["step"] for s in steps], [s[term] for s in steps]
+            axes.plot(xs, ys, color=ink(runs)[name], label=name)
+        axes.set_title(f"{term} loss (nats)", fontsize=10)
+        axes.set_xlabel("step")
+    if runs:
+        axes.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def attacks(table: Table) -> list[Figure]:

@@ -1,17 +1,15 @@
 """Pictures of a run; every function returns a matplotlib figure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mu_jax.report import curves
+from mu_jax.report.ink import INK, ink
 from mu_jax.report.tables import Measure, Table
 from mu_jax.statistics import Estimate
-from mu_jax.types import UNEDITED, Scores, Site
-
-_INK = ("#1f5fa8", "#d1622b", "#3a8f5c", "#8a4fa3", "#b8325a", "#7a5c2e", "#2a9d9d")
-_GREY = "#8c8c8c"
-
+from mu_jax.types import Scores, Site
 
 _TITLES = {
     "attn": "attention",
@@ -25,7 +23,7 @@ def of_scores(scores: Scores) -> list[Figure]:
     """Every picture of one localizer's scores."""
     figures = []
     if "curves" in scores.tables:
-        figures.append(curves_of(scores))
+        figures.append(curves.of_scores(scores))
     if "edges" in scores.notes:
         figures.append(edge_circuit(scores))
     others = [k for k in scores.tables if k not in ("curves", "head")]
@@ -36,60 +34,6 @@ def of_scores(scores: Scores) -> list[Figure]:
     if "head" in scores.tables:
         figures.append(head_map(scores))
     return figures
-
-
-_CURVES = {
-    "alone": "subject alone",
-    "subject": "subject in the prompt",
-    "end": "prompt's end",
-    "control": "control: shuffled labels",
-}
-_RANGES = (
-    ("lookup", "first", "last", "#f3d9a4"),
-    ("extraction", "extraction_first", "extraction", "#cfe3d4"),
-)
-
-
-def curves_of(scores: Scores) -> Figure:
-    """The table `curves`, a line a column; lookup and extraction ranges shaded.
-
-    A row a layer, of which the first may be the embedding's.
-    """
-    curves, columns = np.array(scores.tables["curves"]), list(scores.axes["curves"])
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for name, *ends, color in _RANGES:
-        if all(end in scores.notes for end in ends):
-            first, last = (scores.notes[end] for end in ends)
-            axes.axvspan(first - 0.5, last + 0.5, color=color, alpha=0.6, lw=0)
-            span = f"{first}-{last}" if first < last else f"{first}"
-            axes.text(first - 0.4, 1.01, f"{name} {span}", fontsize=9, va="bottom")
-    layers = {site.layer for site in scores.values}
-    begin = -1 if len(curves) > 1 + max(layers, default=-1) else 0
-    places = np.arange(len(curves)) + begin
-    names = [c for c in columns if c.rpartition(" ")[2] not in ("low", "high")]
-    for i, name in enumerate(names):
-        of = lambda column: curves[:, columns.index(column)]
-        color = _INK[i % len(_INK)]
-        label = _CURVES.get(name, name)
-        axes.plot(places, of(name), color=color, label=label, marker="o", ms=3)
-        band = [f"{name} {end}" for end in ("low", "high")]
-        if all(column in columns for column in band):
-            low, high = map(of, band)
-            axes.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
-    bottom = float(curves.min(initial=0.35)) - 0.1
-    if "chance" in scores.notes:
-        chance = scores.notes["chance"]
-        bottom = min(0.25, chance - 0.1)
-        axes.axhline(chance, color="#666", ls=":", lw=1)
-        at = {"fontsize": 8, "va": "bottom", "ha": "right"}
-        axes.text(places[-1] + 0.4, chance, "chance", **at)
-    axes.set_xticks(places, ["emb" if i < 0 else str(i) for i in places], fontsize=8)
-    axes.set_xlabel("residual stream after layer")
-    axes.set_ylabel("probe accuracy" if "chance" in scores.notes else scores.method)
-    axes.set_ylim(bottom, max(1.06, float(curves.max(initial=0)) * 1.06))
-    axes.legend(frameon=False, fontsize=8, loc="center right")
-    return figure
 
 
 def heat_maps(scores: Scores, names: Sequence[str]) -> Figure:
@@ -177,7 +121,7 @@ def edge_circuit(scores: Scores, n: int = 40) -> Figure:
             (x0, y0),
             arrowprops={
                 "arrowstyle": "-|>",
-                "color": _INK[0] if value > 0 else _INK[4],
+                "color": INK[0] if value > 0 else INK[4],
                 "lw": 0.4 + 3 * abs(value) / top,
                 "alpha": 0.35 + 0.6 * abs(value) / top,
                 "connectionstyle": "arc3,rad=0.12",
@@ -253,28 +197,3 @@ def _reach(e: Estimate | None) -> tuple[float, float]:
     if e is None or e.low is None or e.high is None:
         return 0.0, 0.0
     return max(e.mean - e.low, 0.0), max(e.high - e.mean, 0.0)
-
-
-TERMS = ("forget", "retain", "text")
-"""Of the loss of a gradient edit."""
-
-
-def histories(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """The terms of the loss over the steps of every edit."""
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axes, term in zip(figure.subplots(1, len(TERMS)), TERMS, strict=True):
-        for name, steps in runs.items():
-            xs, ys = [s["step"] for s in steps], [s[term] for s in steps]
-            axes.plot(xs, ys, color=ink(runs)[name], label=name)
-        axes.set_title(f"{term} loss (nats)", fontsize=10)
-        axes.set_xlabel("step")
-    if runs:
-        axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def ink(models: Iterable[str]) -> dict[str, str]:
-    """A colour for each model, the same in every picture; grey before any edit."""
-    edited = [model for model in models if model != UNEDITED]
-    colors = {model: _INK[i % len(_INK)] for i, model in enumerate(edited)}
-    return {**colors, UNEDITED: _GREY}

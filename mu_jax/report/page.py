@@ -134,12 +134,12 @@ def _results(table: tables.Table, edited: dict[str, str]) -> Iterator[Section]:
 
 def _histories(runs: Mapping[str, list[dict[str, float]]]) -> Section:
     """How the losses of the gradient edits went; other methods have other terms."""
-    terms = {"step", *figures.TERMS}
+    terms = {"step", *curves.TERMS}
     like = {k: v for k, v in runs.items() if terms <= v[0].keys()}
     return Section(
         "The edits",
         "The terms of the loss, step by step.",
-        [figures.histories(like)] if like else [],
+        [curves.histories(like)] if like else [],
     )
 
 

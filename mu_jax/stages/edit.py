@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from mu_jax.checkpoints import edits
-from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import Record
-from mu_jax.edits.staged import Sequential
 from mu_jax.runs import choices, outcomes
 from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
@@ -70,16 +68,9 @@ def _tell(run: Run, name: str, how: Any, rows: int) -> None:
                 f"  {name}: {choice.setting} = {choice.value}, chosen on"
                 f" {len(choice.facts)} facts set aside"
             )
-    if not isinstance(how, Descent):
-        return
-    if more := how.fillers(run.model.network):
-        run.console.say(f"  {name}: {more} more rows a step fill up the mesh")
-    drawn = how.steps * how.text_batch
-    if drawn > rows:
-        run.console.say(
-            f"  {name}: draws {drawn} rows of general text, of which there are {rows}:"
-            f" each is read {drawn / rows:.1f} times"
-        )
+    remarks = getattr(how, "remarks", lambda network, rows: ())
+    for remark in remarks(run.model.network, rows):
+        run.console.say(f"  {name}: {remark}")
 
 
 def _plan(run: Run, name: str) -> tuple[Selection, Any]:
@@ -87,14 +78,14 @@ def _plan(run: Run, name: str) -> tuple[Selection, Any]:
     chosen, how = run.config.selection_of(name), run.config.edit_of(name)
     run.need(f"selections/{chosen}")
     selection = run.dir.read_selection(chosen)
-    if isinstance(how, Sequential):
+    if getattr(how, "wants_selections", False):
         parts = _parts(run, chosen, how)
         how = dataclasses.replace(how, selections=parts)
         selection = union(parts, run.model.sizes, f"{chosen}, part by part")
     return dataclasses.replace(selection, name=name), how
 
 
-def _parts(run: Run, name: str, how: Sequential) -> tuple[Selection, ...]:
+def _parts(run: Run, name: str, how: Any) -> tuple[Selection, ...]:
     """Each part's own selection: by its own facts, where scores depend on facts."""
     source = run.config.selections[name].scores
     localizer = run.config.localizers[source] if source else None

@@ -1,14 +1,20 @@
 """Values of several runs as those of one."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
+from report.made_rows import attacked, recalled
 
-from mu_jax.commands.compare import _distinct, pooled
+from mu_jax.attacks.relearn import Relearn
+from mu_jax.commands.compare import compare, pooled
 from mu_jax.console import Console
+from mu_jax.edits.gradient import GradientEdit
 from mu_jax.report.attacks import METRIC, Attacked
 from mu_jax.report.tables import Measure, Table
+from mu_jax.runs.config import Baseline, Config
+from mu_jax.runs.directory import RunDir
+from mu_jax.runs.run import Run
+from mu_jax.selectors import Layers
 from mu_jax.statistics import estimate
 from mu_jax.types import Fact, Facts, Known, Row
 
@@ -55,44 +61,44 @@ def test_facts_that_a_seed_draws_keep_their_names():
     assert [r.facts for r in pooled(rows, 3)] == [("3/a", "3/b"), ("3/b", "3/c")]
 
 
-def made(path, stamps, tmp_path):
-    """A run of which these artefacts were measured: {artefact: (stamp, row)}."""
-    known = [Known(Fact("a", "a", "P", " x", " y", ""), "forget", 0.9)]
-    files = SimpleNamespace(
-        path=tmp_path / path,
-        stamped=lambda artefact: stamps[artefact][0],
-        read_facts=lambda: Facts(tuple(known)),
+def made(path, seed: int):
+    """A run of the models flu and late, of which the latter has this seed."""
+    late = Baseline("flu", GradientEdit(seed=seed))
+    config = Config(
+        path.name,
+        model="tiny",
+        selections={"flu": Layers(mlp=(1,))},
+        baselines={"late": late},
+        attacks={"relearn": Relearn()},
     )
-    rows = {artefact: [row] for artefact, (_, row) in stamps.items()}
-    return SimpleNamespace(dir=files, measured=lambda: rows)
+    run = Run(config, RunDir(path), Console())
+    run.dir.write_json("config.json", run.provenance)
+    fact = Fact("a", "a", "P", " x", " y", "")
+    run.dir.write_facts(Facts((Known(fact, "forget", 0.9),)))
+    run.dir.write_asked([])
+    models = ("unedited", "flu", "late")
+    measured = {f"evals/{model}": recalled(model, 0.5, 0.5) for model in models}
+    ceiling = attacked("unedited", "relearn", ["step=5"], [0.9], seeds=[0])
+    measured["attacks/relearn/unedited"] = ceiling
+    for artefact, rows in measured.items():
+        run.dir.write_rows(artefact, rows)
+    for artefact in ("facts", *measured):
+        run.dir.stamp(artefact, run.fingerprint(artefact))
+    return path
 
 
 def test_what_a_seed_does_not_touch_is_one_sample_and_the_ceiling_is_kept(
     tmp_path, capsys
 ):
     """The model flu is the same in the runs a and b, late in none; c is a copied."""
-    ceiling = "attacks/relearn/unedited"
-
-    def run(name, late):
-        own = lambda model: dataclasses.replace(row([0.5], 0), model=model)
-        return made(
-            name,
-            {
-                "evals/flu": ("same", own("flu")),
-                "evals/late": (late, own("late")),
-                ceiling: ("same", dataclasses.replace(own("unedited"), eval="relearn")),
-            },
-            tmp_path,
-        )
-
-    runs = [run("a", "1"), run("b", "2"), run("c", "1")]
-    kept, rows = _distinct(runs, Console())
-    assert kept == runs[:2]
-    seeds = {m: [r.seed for r in rows if r.model == m] for m in ("flu", "late")}
-    assert seeds == {"flu": [0], "late": [0, 1000]}
-    assert [r.seed for r in rows if r.model == "unedited"] == [0, 1000]
-    said = capsys.readouterr().err
-    assert f"{tmp_path / 'c'} is {tmp_path / 'a'} once more" in said
+    a, b, c = (made(tmp_path / name, i) for name, i in (("a", 0), ("b", 1), ("c", 0)))
+    grid, *_ = compare([a, b, c], Console())
+    name, _, _, recall, *_, relearned = zip(*grid.rows, strict=True)
+    assert name == tuple(f"a and 1 more: {m}" for m in ("unedited", "flu", "late"))
+    seeds = lambda column: [cell[0].seeds if cell else 0 for cell in column]
+    assert seeds(recall) == [1, 1, 2]
+    assert seeds(relearned) == [2, 0, 0]
+    assert f"{c} is {a} once more" in capsys.readouterr().err
 
 
 def test_a_model_is_measured_by_the_ceiling_of_its_own_runs():

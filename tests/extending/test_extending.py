@@ -64,6 +64,17 @@ def test_again_all_is_up_to_date_and_a_setting_is_a_setting(made, capsys):
     assert len(RunDir(copy).read_scores("norms").values) == 3
 
 
+def test_a_plan_says_that_it_leaves_a_localizer_out(made, capsys):
+    config, _ = made
+    capsys.readouterr()
+    assert main(["plan", str(config), "--topology", "v5e:2x2", "--only", "facts"]) == 0
+    said = capsys.readouterr()
+    assert "facts: fits" in said.out
+    notes = [line for line in said.err.splitlines() if "note:" in line]
+    told = "localize norms is not planned: what Norms runs is not known"
+    assert notes == [f"  note: {told}"]
+
+
 def test_a_run_imports_nothing_by_itself(made, capsys, tmp_path, monkeypatch):
     config, path = made
     settings = json.loads((path / "config.json").read_text())

@@ -19,7 +19,7 @@ from made_scores import (
 )
 from matplotlib.figure import Figure
 
-from mu_jax.report import figures
+from mu_jax.report import curves, figures
 from mu_jax.report.tables import Table
 from mu_jax.types import Row, Scores, Site
 
@@ -184,6 +184,6 @@ def test_histories_of_any_number_of_edits_are_drawn(n):
     steps = [{"step": i, "forget": 2.0, "retain": 1.0, "text": 3.0} for i in range(3)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = figures.histories({f"edit {i}": steps for i in range(n)})
+        figure = curves.histories({f"edit {i}": steps for i in range(n)})
     rendered(figure)
     assert [len(panel.lines) for panel in figure.axes] == [n, n, n]
