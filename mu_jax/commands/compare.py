@@ -16,6 +16,7 @@ from typing import Any
 from mu_jax import inputs
 from mu_jax.commands.words import Parser
 from mu_jax.console import Console
+from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.report import attacks, terminal
 from mu_jax.report.attacks import Attacked
@@ -68,6 +69,7 @@ def compare(paths: Sequence[Path], console: Console) -> list[Grid]:
 
 def main(args: list[str], console: Console) -> None:
     """Runs the command; see USAGE."""
+    distributed.alone()
     parser = Parser("compare", USAGE, __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directories")
     parser.add_argument("--json", action="store_true", help="to standard output")

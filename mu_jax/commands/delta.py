@@ -8,6 +8,7 @@ from mu_jax.checkpoints import delta, delta_file
 from mu_jax.checkpoints.delta import Delta, Difference
 from mu_jax.commands.export import DELTA, write
 from mu_jax.console import Console
+from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.load import load
 from mu_jax.selectors.selections import parts
@@ -31,6 +32,7 @@ def main(args: list[str], console: Console) -> None:
     Raises:
       UserError: an unknown one, or files that do not fit it or one another.
     """
+    distributed.alone()
     flags = {word for word in args if word in ("--force", "--rounded")}
     words, force = [word for word in args if word not in flags], "--force" in flags
     command, rest = (words[0] if words else ""), words[1:]

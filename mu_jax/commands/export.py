@@ -18,6 +18,7 @@ from mu_jax.checkpoints.huggingface import directory as huggingface_dir
 from mu_jax.checkpoints.official import directory as official_dir
 from mu_jax.commands.words import Parser, at_home
 from mu_jax.console import Console
+from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.model.model import Model
 from mu_jax.runs.directory import RunDir
@@ -180,6 +181,7 @@ def main(args: list[str], console: Console) -> None:
     Raises:
       UserError: an option or a word too few or too many, and what `export` raises.
     """
+    distributed.alone()
     said = _parser().parse_args(args)
     source = inputs.local(said.run, "the run")
     directory = inputs.local(said.directory, "the export")

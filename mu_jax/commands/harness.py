@@ -10,6 +10,7 @@ from mu_jax import inputs
 from mu_jax.checkpoints.cache import keep_programs
 from mu_jax.commands.words import Parser, at_home
 from mu_jax.console import Console
+from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.evals.harness import NAME, Harness, Loaded
 from mu_jax.report import terminal
@@ -69,6 +70,7 @@ def main(args: list[str], console: Console) -> None:
     Raises:
       UserError: an option or a word too few or too many, and what `benchmark` raises.
     """
+    distributed.alone()
     said = _parser().parse_args(args)
     source = inputs.local(said.run, "the run")
     inputs.local(said.include_path or "", "--include-path")

@@ -9,15 +9,26 @@ from collections.abc import Callable
 
 import jax
 
+from mu_jax.commands.words import overridden, target
+from mu_jax.console import Console
 from mu_jax.errors import UserError
 from mu_jax.plan.chips import CHIPS, prepare, topology
 from mu_jax.plan.plan import plan
 from mu_jax.plan.search import overrides, smallest
 from mu_jax.plan.show import as_json, lines
 from mu_jax.runs.config import Config
+from mu_jax.runs.loading import load
 from mu_jax.types import Progress, silent
 
 _VALUES, _FLAGS = ("--topology", "--only"), ("--search", "--json")
+
+
+def main(args: list[str], console: Console) -> int:
+    """Runs the command; see the module."""
+    where, rest = target("plan", args)
+    own, rest = options(rest)
+    config = overridden(load(where), rest, f"mu plan {where}")
+    return command(config, own, progress=console.progress)
 
 
 def options(rest: list[str]) -> tuple[dict[str, str], list[str]]:

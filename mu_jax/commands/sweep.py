@@ -24,7 +24,9 @@ from typing import NamedTuple
 
 from mu_jax import stages
 from mu_jax.commands import compare
-from mu_jax.commands.words import overridden
+from mu_jax.commands.stage import begun
+from mu_jax.commands.words import concerns, overridden, target, touched
+from mu_jax.console import Console
 from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.report.score import METRICS
@@ -43,6 +45,14 @@ class Over(NamedTuple):
     setting: str
     values: list[str]
     choose: str = ""
+
+
+def main(args: list[str], console: Console) -> None:
+    """Runs the command; see the module."""
+    where, rest = target("sweep", args)
+    over, rest = options(rest)
+    with begun("sweep", where, rest, console) as run:
+        sweep(run, over)
 
 
 def options(rest: list[str]) -> tuple[Over, list[str]]:
@@ -101,29 +111,6 @@ def sweep(run: Run, over: Over) -> None:
 
 
 _TUNED = ("facts", "localize", "select", "edit", "evaluate")
-
-
-def touched(config: Config, written: str) -> tuple[list[str], str]:
-    """The edited models that a setting belongs to, and what their edit calls it.
-
-    "edit.learning-rate" is the `learning_rate` of every selection's edit,
-    "baselines.rmu.edit.weight" the `weight` of the baseline rmu; a setting that is of
-    no edit belongs to no model.
-    """
-    first, *rest = written.split(".")
-    plain = lambda name: name.replace("-", "_")
-    if first == "edit" and rest:
-        return list(config.selections), plain(".".join(rest))
-    if first == "baselines" and len(rest) > 2 and rest[1] == "edit":
-        own = [name for name in config.baselines if plain(name) == plain(rest[0])]
-        return own, plain(".".join(rest[2:]))
-    return [], ""
-
-
-def concerns(config: Config, written: str, choice: Choice) -> bool:
-    """Whether a setting, as a command line spells it, is the one that was chosen."""
-    models, setting = touched(config, written)
-    return choice.model in models and choice.setting == setting
 
 
 def _beside(run: Run) -> list[RunDir]:

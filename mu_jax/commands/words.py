@@ -19,6 +19,7 @@ import tyro
 
 from mu_jax.devices.sharding import Mesh
 from mu_jax.errors import UserError
+from mu_jax.runs.choices import Choice
 from mu_jax.runs.config import Config
 from mu_jax.runs.records import keepable
 
@@ -37,6 +38,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}", self._said)
+
+
+def target(command: str, args: list[str]) -> tuple[str, list[str]]:
+    """The config or run that stands first, and what else there is."""
+    if not args or args[0].startswith("-"):
+        raise UserError(
+            f"mu {command} without a config",
+            "a config file or a run directory",
+            f"for example: mu {command} configs/tiny.py",
+        )
+    return args[0], args[1:]
 
 
 def overridden(config: Config, args: list[str], prog: str) -> Config:
@@ -77,6 +89,29 @@ def overridden(config: Config, args: list[str], prog: str) -> Config:
         )
     keepable(found, "")
     return found
+
+
+def touched(config: Config, written: str) -> tuple[list[str], str]:
+    """The edited models that a setting belongs to, and what their edit calls it.
+
+    "edit.learning-rate" is the `learning_rate` of every selection's edit,
+    "baselines.rmu.edit.weight" the `weight` of the baseline rmu; a setting that is of
+    no edit belongs to no model.
+    """
+    first, *rest = written.split(".")
+    plain = lambda name: name.replace("-", "_")
+    if first == "edit" and rest:
+        return list(config.selections), plain(".".join(rest))
+    if first == "baselines" and len(rest) > 2 and rest[1] == "edit":
+        own = [name for name in config.baselines if plain(name) == plain(rest[0])]
+        return own, plain(".".join(rest[2:]))
+    return [], ""
+
+
+def concerns(config: Config, written: str, choice: Choice) -> bool:
+    """Whether a setting, as a command line spells it, is the one that was chosen."""
+    models, setting = touched(config, written)
+    return choice.model in models and choice.setting == setting
 
 
 def at_home(config: Config, args: Iterable[str], say: Callable[[str], None]) -> Config:
