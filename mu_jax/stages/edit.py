@@ -114,4 +114,5 @@ def _summary(history: list[Record]) -> str:
         return f"loss of the injected answers {ends[0]:.2f} -> {ends[1]:.3f}"
     first, last = history[0], history[-1]
     terms = [term for term in ("forget", "retain", "text") if term in first]
-    return ", ".join(f"{t} {first[t]:.2f} -> {last[t]:.3f}" for t in terms)
+    said = (f"{t} {first[t]:.2f} -> {last[t]:.3f}" for t in terms)
+    return ", ".join(said) or f"made in {len(history)} steps"
