@@ -6,7 +6,8 @@ import json
 import pytest
 
 from mu_jax.__main__ import main
-from mu_jax.commands.sweep import _with, concerns, touched
+from mu_jax.commands.sweep import _with
+from mu_jax.commands.words import concerns, touched
 from mu_jax.console import Console
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
