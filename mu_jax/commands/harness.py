@@ -152,11 +152,10 @@ def _measured(run: Run, harness: Harness, name: str, loaded: Loaded) -> Iterator
             with run.dir.held(artefact):
                 run.console.say(f"  asking {name}: {task}")
                 model = model or run.edited(name)
-                journal = run.journal(artefact, SCALARS, of=[name, asked])
-                rows = harness.measure(model, name, part, run.progress, journal)
-                run.dir.write_rows(artefact, rows)
-                run.stamp(artefact, asked)
-                journal.finish()
+                with run.journal(artefact, SCALARS, of=[name, asked]) as journal:
+                    rows = harness.measure(model, name, part, run.progress, journal)
+                    run.dir.write_rows(artefact, rows)
+                    run.stamp(artefact, asked)
         yield from run.dir.read_rows(artefact)
 
 

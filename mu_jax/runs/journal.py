@@ -42,7 +42,13 @@ NUMBERS, SCALARS = Form(list, _numbers), Form(list, _scalars)
 
 
 class Journal(MutableMapping[str, Any]):
-    """The records at `path` that were made under `fingerprint`."""
+    """The records at `path` that were made under `fingerprint`.
+
+        with Journal(path, fingerprint) as journal:
+            ...  # measure, and write elsewhere what was found
+
+    It is finished where all of that went well, else closed, for a later call to go on.
+    """
 
     def __init__(self, path: Path, fingerprint: str, form: Form = NUMBERS):
         self.path, self.fingerprint, self.form = path, fingerprint, form
@@ -69,16 +75,29 @@ class Journal(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._records)
 
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.close()
+
     def clear(self) -> None:
         """Forgets everything, on disk too."""
         self.finish()
         self._records = {}
 
-    def finish(self) -> None:
-        """Removes the file: what was measured has been written elsewhere."""
+    def close(self) -> None:
+        """Lets go of the file, which stays; what is set later is added to it."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def finish(self) -> None:
+        """Removes the file: what was measured has been written elsewhere."""
+        self.close()
         if distributed.is_writer():
             for file in (self.path, self._fresh):
                 file.unlink(missing_ok=True)

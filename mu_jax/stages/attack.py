@@ -43,22 +43,23 @@ def attack(run: Run) -> None:
         for artefact in run.todo(artefacts, shared=name == UNEDITED):
             kind = artefact.split("/")[1]
             run.console.say(f"  {kind} on {name}")
-            journal, of = run.journal(artefact), attacked()
-            try:
-                rows = _attack(run, kind, of, journal)
-            except Failed:
-                raise
-            except UserError as error:
-                if "--attack" in run.only:
+            of = attacked()
+            with run.journal(artefact) as journal:
+                try:
+                    rows = _attack(run, kind, of, journal)
+                except Failed:
                     raise
-                # One of a set that these facts give nothing to: the others go on.
-                run.console.say(f"  left out: {error}")
-                rows = []
-            else:
-                rows = outcomes.rows(rows, f"attacks.{kind}", eval=kind, model=name)
-                _said(rows, run, f"{kind} on {name}")
-            run.dir.write_rows(artefact, rows)
-            journal.finish()
+                except UserError as error:
+                    if "--attack" in run.only:
+                        raise
+                    # One of a set that these facts give nothing to: the others go on.
+                    run.console.say(f"  left out: {error}")
+                    rows = []
+                else:
+                    where = f"attacks.{kind}"
+                    rows = outcomes.rows(rows, where, eval=kind, model=name)
+                    _said(rows, run, f"{kind} on {name}")
+                run.dir.write_rows(artefact, rows)
 
 
 def _attack(run: Run, kind: str, attacked: Victim, journal: Journal) -> list[Row]:

@@ -97,12 +97,11 @@ def _parts(run: Run, name: str, how: Any) -> tuple[Selection, ...]:
     for artefact, cut in zip(artefacts, cuts, strict=True):
         part = artefact.removeprefix("parts/").replace("/", ".")
         for _ in run.todo([artefact]):
-            journal = run.journal(artefact)
             given = pairs(run, localizer, forget[cut])
-            scores = located(run, source, given, journal)
-            found = dataclasses.replace(selected(run, name, scores), name=part)
-            run.dir.write_selection(found, artefact)
-            journal.finish()
+            with run.journal(artefact) as journal:
+                scores = located(run, source, given, journal)
+                found = dataclasses.replace(selected(run, name, scores), name=part)
+                run.dir.write_selection(found, artefact)
         out.append(run.dir.read_selection(part))
     return tuple(out)
 

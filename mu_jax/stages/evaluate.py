@@ -33,15 +33,14 @@ def evaluate(run: Run) -> None:
         if dtype:
             name, model = shipped(name, dtype), rounding.rounded(model, dtype)
         run.console.say(f"  measuring {name}")
-        journal = run.journal(artefact, LISTS_OF_ROWS)
-        for what, measure in _measurements(run, name, model, found, control):
-            if what not in journal:
-                journal[what] = measure()
-            rows += journal[what]
-        run.dir.write_rows(artefact, rows)
-        if not dtype:
-            _sample(run, name, model, found)
-        journal.finish()
+        with run.journal(artefact, LISTS_OF_ROWS) as journal:
+            for what, measure in _measurements(run, name, model, found, control):
+                if what not in journal:
+                    journal[what] = measure()
+                rows += journal[what]
+            run.dir.write_rows(artefact, rows)
+            if not dtype:
+                _sample(run, name, model, found)
 
 
 def _dtype(run: Run) -> str:

@@ -23,14 +23,14 @@ def facts(run: Run) -> None:
             run.console.say(f"  {reasons[why]} of {len(loaded)} facts left out: {why}")
         train = source.templates[0]
         # Answers depend on what is asked, and not on what is then kept of them.
-        journal = run.journal(artefact, of=[every, train, config.known.batch])
-        asked = config.known.ask(model, every, train, run.progress, journal)
-        with called("facts", source):
-            found = source.split(config.known.keep(asked))
-        found = outcomes.splits(found, {fact.id for fact, _ in asked}, name)
-        run.dir.write_asked(asked)
-        run.dir.write_facts(found)
-        journal.finish()
+        of = [every, train, config.known.batch]
+        with run.journal(artefact, of=of) as journal:
+            asked = config.known.ask(model, every, train, run.progress, journal)
+            with called("facts", source):
+                found = source.split(config.known.keep(asked))
+            found = outcomes.splits(found, {fact.id for fact, _ in asked}, name)
+            run.dir.write_asked(asked)
+            run.dir.write_facts(found)
     found = run.dir.read_facts()
     asked = [fact for fact, _ in run.dir.read_asked()]
     known = [k.fact for k in found.known]

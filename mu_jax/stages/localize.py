@@ -19,11 +19,10 @@ def localize(run: Run) -> None:
     for artefact in run.todo([f"scores/{name}" for name in run.config.localizers]):
         name = artefact.partition("/")[2]
         localizer = run.config.localizers[name]
-        journal = run.journal(artefact)
         given = _GIVEN[localizer.needs](run, localizer)
-        scores = located(run, name, given, journal)
-        run.dir.write_scores(name, scores)
-        journal.finish()
+        with run.journal(artefact) as journal:
+            scores = located(run, name, given, journal)
+            run.dir.write_scores(name, scores)
     for name in run.config.localizers:
         run.console.say(f"  {name}: {finding(run.dir.read_scores(name))}")
 

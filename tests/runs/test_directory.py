@@ -96,12 +96,12 @@ def test_any_text_and_number_survive(tmp_path_factory, text, number):
 
 def test_a_journal_lies_beside_the_scores_it_is_for(run):
     run.write_scores("x", SCORES)
-    run.journal("scores/x", "f")["0.mlp@all"] = [1.0]
-    assert files(run) == ["scores", "scores/x.json", "scores/x.partial"]
-    assert dict(run.journal("scores/x", "f")) == {"0.mlp@all": [1.0]}
-    assert dict(run.journal("scores/x.partial", "f")) == {}
-    assert run.read_scores("x") == SCORES
-    run.journal("scores/x", "f").finish()
+    with run.journal("scores/x", "f") as journal:
+        journal["0.mlp@all"] = [1.0]
+        assert files(run) == ["scores", "scores/x.json", "scores/x.partial"]
+        assert dict(run.journal("scores/x", "f")) == {"0.mlp@all": [1.0]}
+        assert dict(run.journal("scores/x.partial", "f")) == {}
+        assert run.read_scores("x") == SCORES
     assert files(run) == ["scores", "scores/x.json"]
 
 
@@ -160,11 +160,12 @@ def test_samples_are_part_of_an_evaluation(run):
 def test_what_is_measured_lies_in_files_of_its_own(run):
     for artefact in ("evals/flu", "attacks/a/flu", "attacks/a/late", "harness/flu/x"):
         run.write_rows(artefact, ROWS)
-    run.journal("attacks/b/flu", "f")["x"] = [1.0]
     (run.path / "evals/.flu.jsonl").touch()
     run.write_rows("attacks/a/flu", ROWS[:1])
     expected = ["attacks/a/flu", "attacks/a/late", "evals/flu", "harness/flu/x"]
-    assert sorted(run.measured()) == expected
+    with run.journal("attacks/b/flu", "f") as journal:
+        journal["x"] = [1.0]
+        assert sorted(run.measured()) == expected
     assert run.read_rows("attacks/a/flu") == ROWS[:1]
     assert run.read_rows("attacks/a/late") == ROWS
 
@@ -240,9 +241,10 @@ def test_a_journal_is_not_begun_through_a_link(run, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (run.path / "scores").mkdir(parents=True)
     (run.path / "scores/.x.partial.new").symlink_to(tmp_path / "mine")
-    run.journal("scores/x", "f")["cell"] = [1.0]
-    assert (tmp_path / "mine").read_text() == "mine"
-    assert dict(run.journal("scores/x", "f")) == {"cell": [1.0]}
+    with run.journal("scores/x", "f") as journal:
+        journal["cell"] = [1.0]
+        assert (tmp_path / "mine").read_text() == "mine"
+        assert dict(run.journal("scores/x", "f")) == {"cell": [1.0]}
 
 
 def test_an_artefact_without_its_files_is_not_whole(run):

@@ -34,6 +34,7 @@ def path(tmp_path):
 def made(path, records, fingerprint="f") -> Journal:
     journal = Journal(path, fingerprint)
     journal.update(records)
+    journal.close()
     return journal
 
 
@@ -163,9 +164,22 @@ def test_a_finished_journal_is_gone_and_may_begin_again(path):
     assert dict(Journal(path, "f")) == {}
 
 
+def test_what_fails_leaves_its_journal_closed_for_the_next_to_go_on(path):
+    with pytest.raises(KeyError), Journal(path, "f") as journal:
+        journal["a"] = [1.0]
+        file = journal._file
+        raise KeyError
+    assert file.closed and dict(Journal(path, "f")) == {"a": [1.0]}
+    with Journal(path, "f") as journal:
+        journal["b"] = [2.0]
+        assert dict(Journal(path, "f")) == {"a": [1.0], "b": [2.0]}
+    assert not list(path.parent.iterdir())
+
+
 def test_a_journal_only_grows(path):
-    journal = made(path, {"a": [1.0]})
-    with pytest.raises(TypeError):
-        del journal["a"]
-    journal["a"] = [2.0]
-    assert Journal(path, "f")["a"] == [2.0]
+    with Journal(path, "f") as journal:
+        journal["a"] = [1.0]
+        with pytest.raises(TypeError):
+            del journal["a"]
+        journal["a"] = [2.0]
+        assert Journal(path, "f")["a"] == [2.0]
