@@ -27,7 +27,7 @@ LEVEL = 0.95
 EDGE = 0.05
 """How near 0 or 1 all values are where they say yes or no rather than how much."""
 
-Values = Float[np.ndarray, "*seeds n"] | Sequence
+Values = Float[np.ndarray, "... n"] | Sequence
 
 Table = np.ndarray
 """[seeds, n]; masked only where a seed left facts out."""

@@ -18,6 +18,10 @@ from filelock import FileLock
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+import shapes
+
+shapes.enforce()  # of what is imported from here on
+
 import small_run
 from limits import HANGS, pytest_xdist_make_scheduler  # noqa: F401  a hook
 

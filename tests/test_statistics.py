@@ -229,4 +229,4 @@ def test_sixteen_equal_pairs_are_not_certainty():
 
 def test_what_are_no_pairs_is_refused():
     with pytest.raises(ValueError, match="not pairs"):
-        difference(np.ones(3), np.ones(4))
+        difference([1.0] * 3, [1.0] * 4)

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 from penzai import pz
@@ -37,7 +36,7 @@ class Batch(NamedTuple):
     text: Int[Tensor, "batch seq"]
 
 
-Rate = Float[np.ndarray, ""] | dict[str, Named]
+Rate = Float[Tensor, ""] | dict[str, Named]
 """A learning rate: one for all, or for each variable one a layer, 0 where frozen."""
 
 

@@ -31,8 +31,8 @@ from mu_jax.model.params import Params
 from mu_jax.model.taps import KINDS, Patch, weight_shape
 from mu_jax.types import Prompts, Tensor
 
-Weights = Mapping[str, Float[Array, "layer batch *where"]]
-Donors = Mapping[str, Float[Array, "layer batch rest *site"]]
+Weights = Mapping[str, Float[Array, "layer batch ..."]]
+Donors = Mapping[str, Float[Array, "layer batch rest ..."]]
 
 
 class Inputs(NamedTuple):

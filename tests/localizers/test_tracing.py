@@ -4,6 +4,7 @@ import functools
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import made_pieces
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def cells_of(request, of_generation, pair, plain):
     kinds = functools.partial(record, model.network, kinds=KINDS, prefix=0)
     rng = np.random.default_rng(0)
     donors = {
-        kind: rng.standard_normal(a.shape)
+        kind: jnp.array(rng.standard_normal(a.shape))
         for kind, a in jax.eval_shape(kinds, model.params, inputs)[1].items()
     }
 
@@ -274,7 +275,7 @@ def judged(model, pair):
     """Ends of runs, and all their logits."""
     rng = np.random.default_rng(3)
     ends, other = rng.standard_normal((2, 5, model.spec.embedding))
-    logits = np.asarray(model.network.logits(model.params, np.stack([ends, other])))
+    logits = np.asarray(model.network.logits(model.params, jnp.stack([ends, other])))
     how = lambda metric, at=ends: np.asarray(
         measure(model.network, model.params, at, pair[0], other, metric=metric)
     )
