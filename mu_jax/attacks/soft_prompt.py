@@ -34,7 +34,7 @@ from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.model.specs import Spec
-from mu_jax.types import Progress, Prompts, Row, silent
+from mu_jax.types import Progress, Prompts, Row, Tensor, silent
 
 Trained = dict[str, Array]
 """What is learned, by name; float32."""
@@ -235,7 +235,7 @@ def update(
     params: Params,
     state: tuple[Trained, Any],
     prompts: Prompts,
-    rate: Float[np.ndarray, ""],
+    rate: Float[Tensor, ""],
 ) -> tuple[Trained, Any]:
     """One step down the loss of the true answers; no parameter has a gradient."""
     trained, optimizer = state
