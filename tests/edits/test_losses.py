@@ -85,7 +85,9 @@ def test_unlearning_a_certain_answer_is_finite():
 
 
 def test_npo_tends_to_gradient_ascent():
-    small = jax.grad(losses.NPO(beta=1e-3))(jnp.asarray(LOGITS), ASKED, BEFORE)
+    small = jax.grad(losses.NPO(beta=1e-3))(
+        jnp.asarray(LOGITS), ASKED, jnp.asarray(BEFORE)
+    )
     ascent = jax.grad(losses.Ascent())(jnp.asarray(LOGITS), ASKED)
     np.testing.assert_allclose(small, ascent, rtol=0, atol=5e-3 * np.abs(ascent).max())
 
