@@ -58,6 +58,11 @@ def edit(run: Run) -> None:
         run.dir.write_edited(dataclasses.replace(made.selection, name=name))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)
         run.console.say(f"  {name}: {_summary(made.history)}")
+        for term in _unmoved(made.history):
+            run.console.say(
+                f"  {name}: its {term} loss was the same at every step: does it depend"
+                " on what the model says?"
+            )
 
 
 def _tell(run: Run, name: str, how: Any, rows: int) -> None:
@@ -104,6 +109,13 @@ def _parts(run: Run, name: str, how: Any) -> tuple[Selection, ...]:
                 run.dir.write_selection(found, artefact)
         out.append(run.dir.read_selection(part))
     return tuple(out)
+
+
+def _unmoved(history: list[Record]) -> list[str]:
+    """The terms whose loss no step has changed, where there were several steps."""
+    terms = [term for term in ("forget", "retain", "text") if term in history[0]]
+    some = len(history) > 2
+    return [t for t in terms if some and len({record[t] for record in history}) == 1]
 
 
 def _summary(history: list[Record]) -> str:

@@ -62,6 +62,11 @@ def test_again_all_is_up_to_date_and_a_setting_is_a_setting(made, capsys):
     assert main(["run", str(config), *changed]) == 0
     assert RunDir(copy).read_history("shrunk") == [{"step": 1, "share": 0.25}]
     assert len(RunDir(copy).read_scores("norms").values) == 3
+    # A stage that has nothing to make keeps the settings all the same.
+    assert main(["facts", str(config), "--name", "other", "--edit.steps", "3"]) == 0
+    assert (
+        json.loads((copy / "config.json").read_text())["config"]["edit"]["steps"] == 3
+    )
 
 
 def test_a_plan_says_that_it_leaves_a_localizer_out(made, capsys):
@@ -155,6 +160,15 @@ def test_what_is_not_met_is_one_line(
     config.write_text(text.replace(old, new))
     monkeypatch.chdir(tmp_path)
     assert said in refused(capsys, "run", config)
+
+
+def test_a_loss_that_says_nothing_of_the_model_is_told(made, capsys, tmp_path):
+    config = tmp_path / "my_methods.py"
+    text = MINE.read_text().replace("(gap + self.margin)", "(0 * gap + self.margin)")
+    config.write_text(text.replace("steps=2", "steps=3"))
+    assert main(["run", str(config), "--runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "last: its forget loss was the same at every step" in said
 
 
 def test_what_a_file_imports_from_beside_itself_is_part_of_it(made, capsys, tmp_path):
