@@ -41,7 +41,7 @@ from mu_jax.evals.distance import WeightDistance as WeightDistance
 from mu_jax.evals.lens import LogitLens as LogitLens
 from mu_jax.evals.probes import LatentProbes as LatentProbes
 from mu_jax.evals.samples import Samples as Samples
-from mu_jax.evals.utility import TextLoss as TextLoss
+from mu_jax.evals.text_loss import TextLoss as TextLoss
 
 # Does the fact stay gone?
 from mu_jax.attacks.victim import Victim as Victim

@@ -219,7 +219,7 @@ class Ours:
 
 def ours_tracing(model, clean, corrupt, cells: list):
     """[cell, row] the logit difference of each row under each cell."""
-    from mu_jax.localizers.sweep import Cell
+    from mu_jax.localizers.patched_runs import Cell
     from mu_jax.localizers.tracing import CausalTracing
     from mu_jax.types import Site
 

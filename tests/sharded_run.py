@@ -17,7 +17,7 @@ from rounding import double
 import mu_jax as mu
 from mu_jax.devices.sharding import Mesh, fetch
 from mu_jax.evals.recall import answers
-from mu_jax.localizers.sweep import Cell
+from mu_jax.localizers.patched_runs import Cell
 from mu_jax.model.network import Network
 from mu_jax.model.params import name_axes
 from mu_jax.testing import tiny_model, tiny_spec

@@ -24,7 +24,7 @@ from mu_jax.runs.config import Config
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.recall import Recall
-from mu_jax.evals.utility import TextLoss
+from mu_jax.evals.text_loss import TextLoss
 from mu_jax.facts.corrupt import RandomTokens
 from mu_jax.facts.counterfact import CounterFact
 from mu_jax.localizers.attribution import AttributionPatching

@@ -8,9 +8,9 @@ import mu_jax as mu
 from mu_jax.edits.step import update
 from mu_jax.evals.recall import _metrics
 from mu_jax.facts.corrupt import OtherSubject
-from mu_jax.localizers import derivative, sweep
+from mu_jax.localizers import derivative, patched_runs
 from mu_jax.localizers.attribution import AttributionPatching
-from mu_jax.localizers.sweep import Cell
+from mu_jax.localizers.patched_runs import Cell
 from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.selectors import Layers
 from mu_jax.types import Edit, Site
@@ -54,11 +54,11 @@ def test_a_sweep_is_one_program_whatever_it_patches(tiny):
         [Cell((Site(5, "mlp"), Site(6, "mlp"), head), "last"), Cell((head,), 14)],
         [Cell((Site(layer, "mlp"),), "end") for layer in range(7)],
     ]
-    before = sweep._run._cache_size(), derivative.gradient._cache_size()
+    before = patched_runs._run._cache_size(), derivative.gradient._cache_size()
     attribute = AttributionPatching(kinds=kinds, batch=2)
     for i, some in enumerate(cells):
         clean, corrupt = (p.rows(slice(4 * i, 4 * i + 4)) for p in made[:2])
         method.shares(tiny, clean, corrupt, some)
         attribute.maps(tiny, clean, corrupt)
-    assert sweep._run._cache_size() == before[0] + 1
+    assert patched_runs._run._cache_size() == before[0] + 1
     assert derivative.gradient._cache_size() == before[1] + 1

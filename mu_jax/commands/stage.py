@@ -16,7 +16,7 @@ from mu_jax.console import Console
 from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.load import TINY
-from mu_jax.runs import choices
+from mu_jax.runs import swept
 from mu_jax.runs.config import Config
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.loading import load
@@ -68,7 +68,7 @@ def _chosen(config: Config, run: RunDir, rest: list[str]) -> Config:
             raise UserError(
                 f"{word}, which a sweep chose for {choice.model}",
                 "one of both",
-                f"leave it out, or remove {run.path / choices.NAME}",
+                f"leave it out, or remove {run.path / swept.NAME}",
             )
     return dataclasses.replace(config, chosen=found)
 

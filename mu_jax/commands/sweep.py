@@ -30,10 +30,10 @@ from mu_jax.console import Console
 from mu_jax.devices import distributed
 from mu_jax.errors import UserError
 from mu_jax.report.score import METRICS
-from mu_jax.runs.choices import Choice
 from mu_jax.runs.config import Config
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.run import Run
+from mu_jax.runs.swept import Choice
 
 
 class Over(NamedTuple):

@@ -19,9 +19,9 @@ import tyro
 
 from mu_jax.devices.sharding import Mesh
 from mu_jax.errors import UserError
-from mu_jax.runs.choices import Choice
 from mu_jax.runs.config import Config
 from mu_jax.runs.records import keepable
+from mu_jax.runs.swept import Choice
 
 
 class Parser(argparse.ArgumentParser):

@@ -34,9 +34,9 @@ from mu_jax.facts.templates import Format
 from mu_jax.facts.tokens import batches, shared_prefix
 from mu_jax.facts.tokens import prompts as tokenized
 from mu_jax.localizers.metrics import LogProbability
+from mu_jax.localizers.patched_runs import Cell, base, sites_of, sweep
 from mu_jax.localizers.patching import Inputs
 from mu_jax.localizers.residuals import residuals
-from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Fact, Facts, Progress, Prompts, Row, silent
 

@@ -1,7 +1,7 @@
 """Where is a fact looked up? Each localizer turns prompts into `Scores`.
 
     patching      the primitive: a base run whose sites move towards a donor run
-    sweep         many patched runs of one base, through one compiled program
+    patched_runs  many of one base, through one compiled program
     derivative    of the patched run, with respect to every site
     flow          along the edges of one batch
     metrics       what a patched run is judged by

@@ -22,6 +22,7 @@ from mu_jax.devices.sharding import fetch
 from mu_jax.facts.corrupt import Corruption
 from mu_jax.facts.tokens import batches, shared_prefix
 from mu_jax.localizers.metrics import Metric
+from mu_jax.localizers.patched_runs import Cell, base, sites_of, sweep
 from mu_jax.localizers.patching import (
     Inputs,
     checked,
@@ -33,7 +34,6 @@ from mu_jax.localizers.patching import (
     patched,
     record,
 )
-from mu_jax.localizers.sweep import Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Progress, Prompts, silent
 

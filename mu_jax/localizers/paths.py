@@ -29,6 +29,7 @@ from mu_jax.facts.corrupt import Corruption, RandomTokens
 from mu_jax.facts.tokens import shared_prefix
 from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric
+from mu_jax.localizers.patched_runs import Base, Cell, base, sites_of, sweep
 from mu_jax.localizers.patching import (
     Inputs,
     checked,
@@ -37,7 +38,6 @@ from mu_jax.localizers.patching import (
     measure,
     record,
 )
-from mu_jax.localizers.sweep import Base, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.types import Progress, Prompts, Scores, Site, silent

@@ -22,6 +22,7 @@ from mu_jax.facts.corrupt import Corruption, GaussianNoise, OtherSubject
 from mu_jax.facts.tokens import shared_prefix
 from mu_jax.localizers.localizer import Needs
 from mu_jax.localizers.metrics import LogitDiff, Metric, Probability
+from mu_jax.localizers.patched_runs import EVERYWHERE, Cell, base, sites_of, sweep
 from mu_jax.localizers.patching import (
     Inputs,
     checked,
@@ -34,7 +35,6 @@ from mu_jax.localizers.patching import (
     subject_noise,
 )
 from mu_jax.localizers.roles import ROLES, roles
-from mu_jax.localizers.sweep import EVERYWHERE, Cell, base, sites_of, sweep
 from mu_jax.model.model import Model
 from mu_jax.types import Progress, Prompts, Scores, Site, silent
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mu_jax.facts.corrupt import GaussianNoise
-from mu_jax.localizers import derivative, flow, sweep
+from mu_jax.localizers import derivative, flow, patched_runs
 from mu_jax.localizers.attribution import AttributionPatching
 from mu_jax.localizers.edges import EdgeAttribution
 from mu_jax.localizers.patching import Inputs
@@ -124,10 +124,10 @@ def _sweep(method: Any, shapes: Shapes, length: Lengths) -> Pass:
         cells, batch, draws = cells, 1, 1  # a draw of its own for every cell
         calls = cells
     else:
-        calls = draws * -(-cells // (batch * sweep.PAGE))
+        calls = draws * -(-cells // (batch * patched_runs.PAGE))
     base, reference = _base(method, kinds, rows, shapes, length)
     rest = length.width - length.prefix
-    page, layers = sweep.PAGE, spec.layers
+    page, layers = patched_runs.PAGE, spec.layers
     struct = lambda shape, dtype: Struct(shape, dtype)
     units = lambda kind: (spec.heads,) if kind == "head" else ()
     scales = {
@@ -139,7 +139,7 @@ def _sweep(method: Any, shapes: Shapes, length: Lengths) -> Pass:
     one = one._replace(flops=batch * one.flops)  # its cells are run together
     run = min(page, -(-cells // batch))
     return Pass(
-        lambda: sweep._run.lower(
+        lambda: patched_runs._run.lower(
             shapes.network,
             shapes.params,
             base,
@@ -199,7 +199,7 @@ def _base(method: Any, kinds, rows: int, shapes: Shapes, length: Lengths):
         ends,
     )
     reference = Struct(reference.shape, reference.dtype)
-    return sweep.Base(corrupt, entering, donors), reference
+    return patched_runs.Base(corrupt, entering, donors), reference
 
 
 def _inputs(method: Any, rows: int, shapes: Shapes, length: Lengths):

@@ -23,7 +23,7 @@ from mu_jax.edits.descent import Descent
 from mu_jax.edits.editor import State
 from mu_jax.edits.step import Batch, update
 from mu_jax.errors import Doubt
-from mu_jax.evals import recall, utility
+from mu_jax.evals import recall, text_loss
 from mu_jax.load import TINY
 from mu_jax.model.params import sizes
 from mu_jax.model.releases import spec
@@ -159,7 +159,7 @@ def _reading(
     text = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     return Program(
         "evaluate text",
-        lambda: utility.read.lower(
+        lambda: text_loss.read.lower(
             shapes.network, shapes.params, None, text, chunk=config.text_loss.positions
         ),
         models * -(-config.text_loss.limit // rows),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mu_jax.report.grid import Grid
-from mu_jax.runs.choices import Choice
+from mu_jax.runs.swept import Choice
 
 
 def settings(edited: Sequence[str], chosen: Sequence[Choice]) -> Grid | None:

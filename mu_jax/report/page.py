@@ -21,7 +21,7 @@ from mu_jax.report import (
     findings,
     latent,
     masks,
-    own,
+    own_evals,
     paper,
     tables,
     terminal,
@@ -125,7 +125,7 @@ def _results(table: tables.Table, edited: dict[str, str]) -> Iterator[Section]:
         (latent.knowledge(table), curves.latent(table)),
         (masks.curves(table), curves.masks(table)),
         (benchmarks.scores(table), []),
-        (own.measured(table), []),
+        (own_evals.measured(table), []),
     ]
     for grid, pictures in found:
         if grid:

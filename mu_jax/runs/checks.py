@@ -10,11 +10,11 @@ from mu_jax import inputs
 from mu_jax.attacks.attack import NEEDS, Attack
 from mu_jax.errors import UserError
 from mu_jax.evals import ANALYSES, EVALS
-from mu_jax.evals.measure import Eval
+from mu_jax.evals.eval import Eval
 from mu_jax.facts.source import FactSource
 from mu_jax.localizers.localizer import SETTINGS, Localizer
 from mu_jax.model.precision import products
-from mu_jax.runs import choices
+from mu_jax.runs import swept
 from mu_jax.selectors.selector import Selector
 from mu_jax.types import UNEDITED
 
@@ -124,7 +124,7 @@ def _edits(config: "Config") -> None:
             raise UserError(
                 f"{choice.setting} chosen for {choice.model!r}",
                 f"one of the edited models {', '.join(config.edited)}",
-                f"sweep again, or remove the run's {choices.NAME}",
+                f"sweep again, or remove the run's {swept.NAME}",
             )
         config.edit_of(choice.model)
     for name in config.tunings:

@@ -22,14 +22,14 @@ from mu_jax.devices.sharding import Mesh
 from mu_jax.edits.editor import Editor
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.evals.depth import UnlearningDepth
+from mu_jax.evals.eval import Eval
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.lens import LogitLens
 from mu_jax.evals.masks import MaskCurve
-from mu_jax.evals.measure import Eval
 from mu_jax.evals.probes import LatentProbes
 from mu_jax.evals.recall import Recall
 from mu_jax.evals.samples import Samples
-from mu_jax.evals.utility import TextLoss
+from mu_jax.evals.text_loss import TextLoss
 from mu_jax.facts.sports import Sports
 from mu_jax.facts.text import Text
 from mu_jax.localizers.attribution import AttributionPatching
@@ -37,7 +37,7 @@ from mu_jax.localizers.localizer import Localizer
 from mu_jax.localizers.probes import Probes
 from mu_jax.model.precision import Precision, products
 from mu_jax.runs import checks
-from mu_jax.runs.choices import Choice, replaced
+from mu_jax.runs.swept import Choice, replaced
 from mu_jax.selectors import FactLookup, LateMLPs, RandomMLPs, Top
 from mu_jax.selectors.selector import Selector
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mu_jax import inputs
-from mu_jax.runs.choices import Choice
+from mu_jax.runs.swept import Choice
 from mu_jax.types import Fact, Known, Row, Scores, Selection, Site
 
 LAYERS = 1024

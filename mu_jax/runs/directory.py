@@ -33,10 +33,10 @@ from mu_jax.digests import digest
 from mu_jax.inputs import name as checked
 from mu_jax.runs import contents
 from mu_jax.runs.artefacts import ROWS, files, kind_of
-from mu_jax.runs.choices import NAME as CHOSEN
-from mu_jax.runs.choices import Choice
 from mu_jax.runs.files import RunFiles
 from mu_jax.runs.journal import NUMBERS, Form, Journal
+from mu_jax.runs.swept import NAME as CHOSEN
+from mu_jax.runs.swept import Choice
 from mu_jax.types import Fact, Facts, Row, Scores, Selection
 
 

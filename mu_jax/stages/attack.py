@@ -8,7 +8,7 @@ import numpy as np
 from mu_jax.attacks.attack import Attack
 from mu_jax.attacks.victim import Victim
 from mu_jax.errors import UserError
-from mu_jax.runs import outcomes
+from mu_jax.runs import returned
 from mu_jax.runs.calls import Failed, called
 from mu_jax.runs.journal import Journal
 from mu_jax.runs.run import Run
@@ -57,7 +57,7 @@ def attack(run: Run) -> None:
                     rows = []
                 else:
                     where = f"attacks.{kind}"
-                    rows = outcomes.rows(rows, where, eval=kind, model=name)
+                    rows = returned.rows(rows, where, eval=kind, model=name)
                     _said(rows, run, f"{kind} on {name}")
                 run.dir.write_rows(artefact, rows)
 

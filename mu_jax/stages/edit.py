@@ -8,7 +8,7 @@ import numpy as np
 
 from mu_jax.checkpoints import edits
 from mu_jax.edits.editor import Record
-from mu_jax.runs import choices, outcomes
+from mu_jax.runs import returned, swept
 from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import union
@@ -26,7 +26,7 @@ def edit(run: Run) -> None:
     aside = found.split("tune")
     if run.config.facts.tuning:
         aside = (*found.forget, *found.split("heldout"))
-    choices.check(run.config.chosen, aside, run.weights)
+    swept.check(run.config.chosen, aside, run.weights)
     for artefact in run.todo([f"edits/{name}" for name in names]):
         name = artefact.partition("/")[2]
         selection, how = _plan(run, name)
@@ -53,7 +53,7 @@ def edit(run: Run) -> None:
             )
         before = run.model.selected(getattr(made, "selection", selection))
         of = f"the edit {name!r} by {type(how).__name__}"
-        made = outcomes.edit(made, of, before)
+        made = returned.edit(made, of, before)
         edits.save(run.dir.edit(name) / "params", dict(made.params))
         run.dir.write_edited(dataclasses.replace(made.selection, name=name))
         run.dir.write_lines(f"edits/{name}/history.jsonl", made.history)

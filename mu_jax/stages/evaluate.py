@@ -10,7 +10,7 @@ from mu_jax.evals import recall
 from mu_jax.evals.depth import Baseline, UnlearningDepth
 from mu_jax.facts.templates import Format
 from mu_jax.model.model import Model
-from mu_jax.runs import outcomes
+from mu_jax.runs import returned
 from mu_jax.runs.calls import called
 from mu_jax.runs.directory import LISTS_OF_ROWS
 from mu_jax.runs.run import Run
@@ -90,7 +90,7 @@ def _own(run: Run, eval: str, name: str, model: Model, found: Facts) -> list[Row
     with called(f"evals.{eval}", measure):
         made = measure(model.copy(), name, found, train, run.progress)
     before = run.dir.read_rows(f"evals/{UNEDITED}") if name != UNEDITED else []
-    return outcomes.measurements(made, f"evals.{eval}", before, eval=eval, model=name)
+    return returned.measurements(made, f"evals.{eval}", before, eval=eval, model=name)
 
 
 def _recalled(

@@ -4,7 +4,7 @@ from collections import Counter
 
 from mu_jax.facts.groups import grouped
 from mu_jax.facts.tokens import distinct, unscorable
-from mu_jax.runs import outcomes
+from mu_jax.runs import returned
 from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 
@@ -16,7 +16,7 @@ def facts(run: Run) -> None:
         source, model = config.facts, run.model
         name = type(source).__name__
         with called("facts", source):
-            loaded = outcomes.facts(source.load(), name)
+            loaded = returned.facts(source.load(), name)
         every = distinct(loaded, model.tokenizer)
         reasons = Counter(unscorable(fact, model.tokenizer) for fact in loaded)
         for why in filter(None, reasons):
@@ -28,7 +28,7 @@ def facts(run: Run) -> None:
             asked = config.known.ask(model, every, train, run.progress, journal)
             with called("facts", source):
                 found = source.split(config.known.keep(asked))
-            found = outcomes.splits(found, {fact.id for fact, _ in asked}, name)
+            found = returned.splits(found, {fact.id for fact, _ in asked}, name)
             run.dir.write_asked(asked)
             run.dir.write_facts(found)
     found = run.dir.read_facts()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mu_jax.report.findings import finding
-from mu_jax.runs import outcomes
+from mu_jax.runs import returned
 from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 from mu_jax.stages.material import asked
@@ -34,7 +34,7 @@ def located(
     localizer = run.config.localizers[name]
     with called(f"localizers.{name}", localizer):
         made = localizer(run.model, *given, progress=run.progress, journal=journal)
-    return outcomes.scores(made, name, run.model.sizes.layers)
+    return returned.scores(made, name, run.model.sizes.layers)
 
 
 def pairs(

@@ -1,6 +1,6 @@
 """The stage `select`."""
 
-from mu_jax.runs import outcomes
+from mu_jax.runs import returned
 from mu_jax.runs.calls import called
 from mu_jax.runs.run import Run
 from mu_jax.selectors.selections import describe
@@ -33,4 +33,4 @@ def selected(run: Run, name: str, scores: Scores | None) -> Selection:
     sizes = run.model.sizes
     with called(f"selections.{name}", selector):
         found = selector(scores or Scores("", {}), sizes)
-    return outcomes.selection(found, name, sizes)
+    return returned.selection(found, name, sizes)

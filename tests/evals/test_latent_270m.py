@@ -13,7 +13,7 @@ import pytest
 from mu_jax.evals.depth import UnlearningDepth
 from mu_jax.evals.lens import LogitLens
 from mu_jax.evals.probes import LatentProbes
-from mu_jax.evals.utility import TextLoss
+from mu_jax.evals.text_loss import TextLoss
 from mu_jax.facts.sports import TRAIN
 from mu_jax.facts.text import Text
 

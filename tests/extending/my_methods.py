@@ -10,7 +10,7 @@ from mu_jax.edits.gradient import GradientEdit
 from mu_jax.edits.losses import Loss
 from mu_jax.evals.known import KnownFilter
 from mu_jax.evals.recall import Recall
-from mu_jax.evals.utility import TextLoss
+from mu_jax.evals.text_loss import TextLoss
 from mu_jax.facts.templates import Template
 from mu_jax.runs.config import Baseline, Config
 from mu_jax.selectors.selections import components

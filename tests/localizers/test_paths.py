@@ -9,9 +9,9 @@ import pytest
 from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import OtherSubject
 from mu_jax.localizers.metrics import LogitDiff
+from mu_jax.localizers.patched_runs import base
 from mu_jax.localizers.patching import Inputs, record
 from mu_jax.localizers.paths import PathPatching, _into
-from mu_jax.localizers.sweep import base
 from mu_jax.types import Site
 
 pytestmark = pytest.mark.usefixtures("quick", "float64")

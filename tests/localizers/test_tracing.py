@@ -13,9 +13,9 @@ from mu_jax.errors import UserError
 from mu_jax.facts.corrupt import GaussianNoise, OtherSubject
 from mu_jax.localizers import tracing
 from mu_jax.localizers.metrics import KL, LogitDiff, Probability
+from mu_jax.localizers.patched_runs import Cell, base, positions, sweep
 from mu_jax.localizers.patching import Inputs, measure, record, subject_noise
 from mu_jax.localizers.roles import ROLES
-from mu_jax.localizers.sweep import Cell, base, positions, sweep
 from mu_jax.localizers.tracing import CausalTracing
 from mu_jax.model.tokenizer import from_files
 from mu_jax.types import Site

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mu_jax.errors import UserError
-from mu_jax.runs import outcomes
+from mu_jax.runs import returned
 from mu_jax.selectors.selections import components
 from mu_jax.types import Edit, Fact, Facts, Known, Row, Scores, Selection, Site
 
@@ -38,9 +38,9 @@ def changed(fact, **fields):
     ],
 )
 def test_facts(given, said):
-    assert outcomes.facts(list(FACTS), "Mine") == FACTS
+    assert returned.facts(list(FACTS), "Mine") == FACTS
     with pytest.raises(UserError, match=said):
-        outcomes.facts(given, "Mine")
+        returned.facts(given, "Mine")
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_facts(given, said):
 )
 def test_splits(given, said):
     asked = {fact.id for fact in FACTS}
-    assert outcomes.splits(KNOWN, asked, "Mine") == KNOWN
+    assert returned.splits(KNOWN, asked, "Mine") == KNOWN
     with pytest.raises(UserError, match=said):
-        outcomes.splits(given, asked, "Mine")
+        returned.splits(given, asked, "Mine")
 
 
 def test_scores():
     values = {Site(0, "mlp"): np.float32(0.5), Site(1, "mlp"): jnp.float32(2)}
-    found = outcomes.scores(Scores("mine", values), "mine", 2)
+    found = returned.scores(Scores("mine", values), "mine", 2)
     assert found.values == {Site(0, "mlp"): 0.5, Site(1, "mlp"): 2.0}
     for bad in (
         None,
@@ -70,12 +70,12 @@ def test_scores():
         Scores("mine", {Site(0, "mlp"): 1.0}, {"map": [[1.0]]}),
     ):
         with pytest.raises(UserError, match="the scores of the localizer 'mine'"):
-            outcomes.scores(bad, "mine", 2)
+            returned.scores(bad, "mine", 2)
 
 
 def test_selections(tiny):
     mlp = components([Site(1, "mlp")], tiny.sizes, "mine")
-    assert outcomes.selection(mlp, "a", tiny.sizes).name == "a"
+    assert returned.selection(mlp, "a", tiny.sizes).name == "a"
     for bad in (
         None,
         dataclasses.replace(mlp, origin=7),
@@ -84,7 +84,7 @@ def test_selections(tiny):
         dataclasses.replace(mlp, tensors=((mlp.tensors[0][0], (99,)),)),
     ):
         with pytest.raises(UserError, match="the selection 'a'"):
-            outcomes.selection(bad, "a", tiny.sizes)
+            returned.selection(bad, "a", tiny.sizes)
     with pytest.raises(UserError, match="of kind 'resid'"):
         components([Site(1, "resid")], tiny.sizes, "mine")
 
@@ -97,7 +97,7 @@ def made(before, **fields):
 
 def test_edits(tiny):
     before = tiny.selected(components([Site(1, "mlp")], tiny.sizes, "mine"))
-    assert outcomes.edit(made(before), "it", before).history == [
+    assert returned.edit(made(before), "it", before).history == [
         {"step": 1, "loss": 2.0}
     ]
     label, *_ = before
@@ -114,17 +114,17 @@ def test_edits(tiny):
         ({"params": {k: v for k, v in half.items() if k != label}}, "the axes {}"),
     ):
         with pytest.raises(UserError, match=said):
-            outcomes.edit(made(before, **fields), "it", before)
+            returned.edit(made(before, **fields), "it", before)
     with pytest.raises(UserError, match="NoneType"):
-        outcomes.edit(None, "it", before)
+        returned.edit(None, "it", before)
 
 
 def test_rows():
     of = {"model": "x", "eval": "mine"}
-    (found,) = outcomes.rows([row()], "it", **of)
+    (found,) = returned.rows([row()], "it", **of)
     assert (found.model, found.eval, found.values) == ("x", "mine", (1.0, 2.0))
     two = [row(seed=0), row(seed=1), row("other"), row(at="step=1")]
-    assert len(outcomes.rows(two, "it", **of)) == 4
+    assert len(returned.rows(two, "it", **of)) == 4
     for bad, said in (
         (None, "not iterable"),
         ([], "none"),
@@ -133,7 +133,7 @@ def test_rows():
         ([dataclasses.replace(row(), share=True)], "shares from"),
     ):
         with pytest.raises(UserError, match=said):
-            outcomes.rows(bad, "it", **of)
+            returned.rows(bad, "it", **of)
 
 
 def test_a_row_is_made_of_one_number_a_fact():
@@ -147,8 +147,8 @@ def test_a_row_is_made_of_one_number_a_fact():
 
 def test_measurements_are_as_many_as_of_the_unedited_model():
     of = {"model": "x", "eval": "e"}
-    assert outcomes.measurements([row()], "it", [row()], **of)
-    assert outcomes.measurements([row()], "it", [row("other", [1.0])], **of)
+    assert returned.measurements([row()], "it", [row()], **of)
+    assert returned.measurements([row()], "it", [row("other", [1.0])], **of)
     for values in ([1.0], [1.0, np.nan]):
         with pytest.raises(UserError, match="expected 2 numbers"):
-            outcomes.measurements([row(values=values)], "it", [row()], **of)
+            returned.measurements([row(values=values)], "it", [row()], **of)

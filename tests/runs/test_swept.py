@@ -11,10 +11,10 @@ from mu_jax.commands.words import concerns, touched
 from mu_jax.console import Console
 from mu_jax.edits.gradient import GradientEdit
 from mu_jax.errors import UserError
-from mu_jax.runs.choices import Choice, check, replaced
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.loading import load
 from mu_jax.runs.run import Run
+from mu_jax.runs.swept import Choice, check, replaced
 from mu_jax.types import Fact
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mu_jax.errors import UserError
-from mu_jax.evals.utility import TextLoss
+from mu_jax.evals.text_loss import TextLoss
 from mu_jax.testing import tiny_model
 
 pytestmark = pytest.mark.usefixtures("quick")
