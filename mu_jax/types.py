@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
+from numpy.typing import ArrayLike
 
 from mu_jax.statistics import estimate
 
@@ -325,10 +326,8 @@ class Row:
     facts: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls, values: Float[np.ndarray, " n"], *, share: bool = False, **where: Any
-    ) -> "Row":
-        """The row of these values; `where` are its other fields.
+    def of(cls, values: ArrayLike, *, share: bool = False, **where: Any) -> "Row":
+        """The row of these values, one a fact; `where` are its other fields.
 
         Raises:
           ValueError: they are no list, or shares outside [0, 1].
