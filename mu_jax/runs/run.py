@@ -177,7 +177,6 @@ class Run(Stamped):
                         yield artefact
                         self.stamp(artefact)
             if made:
-                self.keep()
                 self.console.say(f"  {artefact}: up to date")
             for unfinished in (f"{artefact}/state", f"{artefact}.partial"):
                 self.dir.remove(unfinished)
