@@ -235,7 +235,7 @@ class Stamped:
                     "one command at a time where one needs what the other makes",
                     "run this one again",
                 )
-        self.keep()
+        self._keep()
         fingerprint = self.fingerprint(artefact) + asked
         for name, found in self._inputs.items():
             where = _input_stamp(name)
@@ -243,7 +243,13 @@ class Stamped:
                 self.dir.stamp(where, found)
         self.dir.stamp(artefact, fingerprint)
 
-    def keep(self) -> None:
+    def settle(self) -> None:
+        """Keeps the settings of a command that had nothing to make, and so to stamp."""
+        other = lambda: self._kept() != _settings(self.config)
+        if distributed.first(lambda: b"yes" if other() else b""):
+            self._keep()
+
+    def _keep(self) -> None:
         """Keeps the settings in config.json, for the commands that come after.
 
         Not where another command has meanwhile given the run others: long after it

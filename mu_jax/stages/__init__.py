@@ -54,6 +54,6 @@ def start(run: Run, stage: str) -> None:
         doc = STAGES[name].__doc__ or ""
         run.console.stage(number, len(names), name, doc.splitlines()[0])
         STAGES[name](run)
-    if stage != "report":  # with all up to date nothing was stamped
-        run.keep()
+    if stage != "report":
+        run.settle()
     run.console.finish()
