@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mu_jax import stages
 from mu_jax.commands import (
+    ask,
     compare,
     delta,
     ending,
@@ -26,6 +27,7 @@ from mu_jax.runs import own
 
 _COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     **{name: partial(stage.main, name) for name in (*stages.STAGES, "run")},
+    "ask": ask.main,
     "sweep": sweep.main,
     "plan": plan.main,
     "export": export.main,

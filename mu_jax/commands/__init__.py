@@ -1,5 +1,6 @@
 """What a person types: one file a command, beside the pipeline's own stages.
 
+ask         what models say to a prompt, the edited ones beside the unedited
 compare     several runs in one table
 delta       edits that travel: shown, compared, stacked, applied, reverted
 export      an edited model in a form that others open

@@ -14,6 +14,10 @@ usage: mu STAGE CONFIG|RUN [--runs DIR] [--force] [--distributed]
 stages (mu STAGE --help: one of them alone)
 {stages}
 
+what do they say?
+  mu ask RUN|MODEL [PROMPT ...]   the likeliest next words, the unedited model's beside
+                                  each edited one's (mu ask --help)
+
 edits that travel
   mu export RUN --to hf|gemma|delta DIR [--edit NAME] [--dtype DTYPE] [--rounded]
                                         [--force]

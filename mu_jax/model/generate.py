@@ -8,7 +8,7 @@ lengths share a batch: padding leaves empty slots, which nothing attends to.
 
 import functools
 import itertools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mu_jax.devices.sharding import fetch
 from mu_jax.errors import UserError
-from mu_jax.model.model import Model
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.types import Tensor
+
+if TYPE_CHECKING:
+    from mu_jax.model.model import Model
 
 
 class State(NamedTuple):
@@ -44,7 +46,7 @@ class State(NamedTuple):
 
 
 def generate(
-    model: Model,
+    model: "Model",
     tokens: Int[Tensor, "batch seq"],
     valid: Bool[Tensor, "batch seq"],
     length: int,
@@ -80,7 +82,7 @@ def ended(row: Int[Tensor, " length"], ends: tuple[int, ...]) -> list[int]:
 
 
 def go_on(
-    model: Model, state: State, length: int, stop: tuple[int, ...] = ()
+    model: "Model", state: State, length: int, stop: tuple[int, ...] = ()
 ) -> tuple[State, Int[Array, "batch length"]]:
     """`length` more tokens a row, and the state behind them; uses `state` up.
 

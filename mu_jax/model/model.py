@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from mu_jax.errors import UserError
 from mu_jax.model import params as parameters
+from mu_jax.model.asking import Answer, ask
 from mu_jax.model.network import Network, take_last
 from mu_jax.model.params import Params
 from mu_jax.model.specs import Spec
@@ -29,7 +30,7 @@ class Run(NamedTuple):
     reads: dict[str, Array]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A pretrained decoder. Never changed in place: `update` returns another one.
 
@@ -67,6 +68,32 @@ class Model:
         return run(
             self.network, self.params, prompts, patch or {}, prefix=prefix, read=read
         )
+
+    def ask(
+        self, *prompts: str, options: Sequence[str] = (), top: int = 5, length: int = 16
+    ) -> list[Answer]:
+        """What it says behind each prompt: `asking.ask`.
+
+        Args:
+          options: texts whose probabilities are of interest too.
+        """
+        each = [options] * len(prompts)
+        return ask(self, prompts, options=each, top=top, length=length)
+
+    def generate(self, prompt: str, length: int = 32) -> str:
+        """How it goes on behind a prompt, greedily, for so many tokens at most."""
+        (answer,) = ask(self, [prompt], length=length)
+        return answer.said
+
+    def tokens(self, text: str) -> list[str]:
+        """The pieces that it reads a text in, after BOS."""
+        return [text[start:stop] for start, stop in self.tokenizer.encode(text).spans][
+            1:
+        ]
+
+    def __repr__(self) -> str:
+        count = self.sizes.model
+        return f"Model({self.name}: {self.spec.layers} layers, {count:,} parameters)"
 
     def update(self, edit: Edit) -> "Model":
         """This model with the tensors of `edit` in place; the rest is shared."""
