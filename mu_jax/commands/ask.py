@@ -1,7 +1,6 @@
 """`mu ask`: what models say to a prompt, the edited ones beside the unedited."""
 
 import dataclasses
-import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +20,14 @@ from mu_jax.model.asking import Answer, ask
 from mu_jax.runs import loading
 from mu_jax.runs.directory import RunDir
 from mu_jax.runs.run import Run
-from mu_jax.types import UNEDITED, Fact
+from mu_jax.types import UNEDITED
 
 USAGE = (
     "mu ask RUN|MODEL [PROMPT ...] [--file FILE] [--edit NAME,...] [--top N]"
     " [--length N] [--json]"
 )
 _MOST = 1 << 20
-"""Characters of a file or a pipe of prompts."""
+"""Bytes of a file or a pipe of prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,47 +116,49 @@ def _models(target: str, edits: str, console: Console):
     elif names:
         names = run.usable({name: [f"edits/{name}"] for name in names})
     models = {name: run.edited(name) for name in (UNEDITED, *names)}
-    return models, functools.partial(_recognised, _questions(run))
+    questions = _questions(run)
+    return models, lambda prompt: questions.get(prompt, Asked(prompt))
 
 
 def _questions(run: Run) -> Mapping[str, Asked]:
     """Every question about a known fact of the run, by its text."""
-    if not run.dir.stamped("facts"):
+    if not run.fresh("facts"):
         return {}
+    facts = [known.fact for known in run.dir.read_facts().known]
     return {
         question.text: Asked(question.text, question.answer, question.foil, fact.id)
-        for fact in _facts(run)
+        for fact in facts
         for template in run.config.facts.templates
         for question in template.questions(fact)
     }
-
-
-def _facts(run: Run) -> list[Fact]:
-    return [known.fact for known in run.dir.read_facts().known]
-
-
-def _recognised(questions: Mapping[str, Asked], prompt: str) -> Asked:
-    return questions.get(prompt, Asked(prompt))
 
 
 def _prompts(words: Sequence[str], file: str | None) -> Iterator[list[str]]:
     """The prompts, those that are there at once together; typed ones one by one."""
     given = [*words]
     if file:
-        given += _lines(inputs.read(inputs.local(file, "--file"), _MOST).decode())
+        given += _lines(inputs.read(inputs.local(file, "--file"), _MOST), file)
     elif not given and sys.stdin.isatty():
         while line := _typed():
             yield [line]
         return
     elif not given:
-        given = _lines(sys.stdin.read(_MOST))
+        given = _lines(sys.stdin.buffer.read(_MOST), "what is piped")
     if not given:
         raise UserError("nothing to ask", "a prompt, or lines of them", USAGE)
     yield given
 
 
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
+def _lines(data: bytes, of: str) -> list[str]:
+    """Those that say something.
+
+    Raises:
+      UserError: they are no text.
+    """
+    try:
+        return [line for line in data.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{of} ({error})", "text in UTF-8, a prompt a line") from None
 
 
 def _typed() -> str:

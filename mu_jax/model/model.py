@@ -87,9 +87,8 @@ class Model:
 
     def tokens(self, text: str) -> list[str]:
         """The pieces that it reads a text in, after BOS."""
-        return [text[start:stop] for start, stop in self.tokenizer.encode(text).spans][
-            1:
-        ]
+        _, *spans = self.tokenizer.encode(text).spans
+        return [text[start:stop] for start, stop in spans]
 
     def __repr__(self) -> str:
         count = self.sizes.model

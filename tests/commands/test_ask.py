@@ -18,6 +18,10 @@ def run(small):
     return str(small[1])
 
 
+def pipe(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
 def said(capsys, *args):
     capsys.readouterr()
     assert main(["ask", *args]) == 0
@@ -50,7 +54,7 @@ def test_prompts_come_from_files_and_pipes_too(run, capsys, tmp_path, monkeypatc
         PROMPT,
         "Tower2",
     ]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("Tower3\n"))
+    pipe(monkeypatch, b"Tower3\n")
     assert json.loads(said(capsys, "tiny", "--json").out)["prompt"] == "Tower3"
 
 
@@ -63,10 +67,15 @@ def test_prompts_come_from_files_and_pipes_too(run, capsys, tmp_path, monkeypatc
         (["tiny", "--file", "nothing.txt"], "nothing.txt"),
         (["tiny", "x", "--top", "0"], "at least 1 each"),
         (["tiny"], "nothing to ask"),
+        (["tiny", "--file", "no.txt"], "expected text in UTF-8"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(run, capsys, monkeypatch, args, line):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+def test_what_cannot_be_asked_is_one_line(
+    run, capsys, monkeypatch, tmp_path, args, line
+):
+    (tmp_path / "no.txt").write_bytes(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    pipe(monkeypatch, b"")
     capsys.readouterr()
     assert main(["ask", *(run if a == "RUN" else a for a in args)]) in (1, 2)
     (told,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("mu: ")]

@@ -67,6 +67,7 @@ def test_what_json_has_is_kept(tmp_path, hint, value):
         ("Any", "int"),
         ("list[int]", "[1, 2]"),
         ("dict[int, float]", "{1: 2.0}"),
+        ("Any", "{1: 2.0}"),
         ("float", "float('nan')"),
         ("int", "'one'"),
         ("'Unknown'", "1"),
